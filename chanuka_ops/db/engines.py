@@ -1,0 +1,198 @@
+"""SQLAlchemy engines over psycopg 3, secrets resolved for each connection, driver errors translated here only.
+
+No exception that leaves this module holds the driver's connection: its repr prints the password in clear.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import create_engine
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool, QueuePool
+
+from chanuka_ops import context, errors
+from chanuka_ops.config import DRIVER, DatabaseSettings, SecretSource
+from chanuka_ops.db import classify
+from chanuka_ops.logs import redact
+
+PROBE_STATEMENT_S = 5.0
+# A client that was SIGKILLed leaves its query running until the server looks at the socket; the default is never.
+# https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
+CONNECTION_CHECK_MS = 2000
+SECRET_COMMAND_TIMEOUT_S = 10.0
+MINIMUM_LIBPQ_TIMEOUT_S = 2  # libpq takes 1 for 2
+
+
+class Profile(Enum):
+    """How long a session's statements may take: a probe, an ordinary query, or maintenance without a limit."""
+
+    PROBE = "probe"
+    QUERY = "query"
+    MAINTENANCE = "maintenance"
+
+
+def session_options(database: DatabaseSettings, profile: Profile, *, lock_timeout_s: float | None = None) -> str:
+    """Return libpq's `options`: the deadlines that hold from the first statement on, a lock timeout always."""
+    limits = database.timeouts
+    statement_s = {Profile.PROBE: PROBE_STATEMENT_S, Profile.QUERY: limits.statement_s, Profile.MAINTENANCE: 0.0}
+    settings = {
+        "statement_timeout": statement_s[profile],
+        "lock_timeout": limits.lock_s if lock_timeout_s is None else lock_timeout_s,
+        "idle_in_transaction_session_timeout": 0.0 if profile is Profile.MAINTENANCE else limits.idle_in_transaction_s,
+    }
+    words = [f"-c {name}={round(seconds * 1000)}" for name, seconds in settings.items()]
+    return " ".join([*words, f"-c client_connection_check_interval={CONNECTION_CHECK_MS}"])
+
+
+def resolve_secret(source: SecretSource) -> str:
+    """Read a secret from where it is kept.
+
+    Errors: `ConfigurationError` naming the source, never the secret.
+    """
+    if source.env is not None:
+        value = os.environ.get(source.env)
+        if value is None:
+            raise errors.ConfigurationError(f"the password is to come from ${source.env}, which is not set")
+        return value
+    if source.file is not None:
+        try:
+            return source.file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.ConfigurationError(f"the password file {source.file} can't be read: {error}") from None
+    command = source.command or ()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECRET_COMMAND_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise errors.ConfigurationError(f"the password command {command[0]!r} failed: {error}") from None
+    if done.returncode != 0:
+        raise errors.ConfigurationError(f"the password command {command[0]!r} exited with {done.returncode}")
+    return done.stdout.rstrip("\r\n")
+
+
+def password_of(database: DatabaseSettings) -> str | None:
+    """Return the password in force now, or None where the server asks for none."""
+    if database.password is not None:
+        return resolve_secret(database.password)
+    stated = database.sqlalchemy_url.password
+    return str(stated) if stated is not None else None
+
+
+def conninfo(database: DatabaseSettings, *, dbname: str | None = None) -> str:
+    """Return libpq's connection string without a password: fit for an argument list."""
+    url = database.sqlalchemy_url
+    parts: dict[str, Any] = {**url.translate_connect_args(username="user", database="dbname"), **url.query}
+    parts.pop("password", None)
+    parts.pop("options", None)
+    if dbname is not None:
+        parts["dbname"] = dbname
+    parts.setdefault("connect_timeout", max(MINIMUM_LIBPQ_TIMEOUT_S, round(database.timeouts.connect_s)))
+    return make_conninfo("", **parts)
+
+
+def connect(
+    database: DatabaseSettings, profile: Profile, *, lock_timeout_s: float | None = None
+) -> psycopg.Connection[Any]:
+    """Open one connection.
+
+    Errors: a `ConnectError` that says why, without the driver's connection or password.
+    """
+    stated = str(database.sqlalchemy_url.query.get("options", ""))
+    options = f"{stated} {session_options(database, profile, lock_timeout_s=lock_timeout_s)}".strip()
+    info = conninfo(database)
+    try:
+        return psycopg.connect(
+            make_conninfo(info, keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=15000),
+            password=password_of(database),
+            options=options,
+            application_name=context.current().application_name(),
+        )
+    except psycopg.Error as error:
+        failure = _connect_failure(database, info, str(error))
+    raise failure
+
+
+def _connect_failure(database: DatabaseSettings, info: str, message: str) -> errors.ConnectError:
+    ping = psycopg.pq.Ping(psycopg.pq.PGconn.ping(info.encode()))
+    reachability = {
+        psycopg.pq.Ping.OK: classify.Reachability.ANSWERS,
+        psycopg.pq.Ping.REJECT: classify.Reachability.REJECTS,
+    }.get(ping, classify.Reachability.SILENT)
+    url = database.sqlalchemy_url
+    kind = classify.of_connect(reachability, message, url.database or "")
+    where = url.render_as_string(hide_password=True).removeprefix(f"{DRIVER}://")
+    advice = {
+        errors.TargetUnavailable: "nobody answers there: is the server up, are host and port right?",
+        errors.TargetStarting: "the server is starting up, shutting down or recovering: try again shortly",
+        errors.TargetSaturated: "no connection slot is free: close sessions or raise max_connections",
+        errors.AuthenticationFailed: "the server refused the role or its password",
+        errors.DatabaseMissing: "the server answers, but has no database of that name: create it, or correct the URL",
+    }.get(kind, "the server answers, and refused")
+    detail = redact(" ".join(message.split()))
+    return kind(f"can't connect to {where}: {advice} ({detail})")
+
+
+def translate(error: psycopg.Error) -> errors.DatabaseError:
+    """Turn a driver's error into one of ours that says what the server said, and nothing of the connection."""
+    diag = error.diag
+    closed = error.pgconn is not None and error.pgconn.status == psycopg.pq.ConnStatus.BAD
+    sqlstate = error.sqlstate
+    said = diag.message_primary or " ".join(str(error).split())
+    extras = [text for text in (diag.message_detail, diag.message_hint) if text]
+    message = redact(said + (f" ({'; '.join(extras)})" if extras else ""))
+    return classify.of_sqlstate(sqlstate, connection_closed=closed)(message, sqlstate=sqlstate)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Let no driver error out untranslated."""
+    failure: errors.DatabaseError
+    try:
+        yield
+    except sa_exc.TimeoutError:
+        failure = errors.PoolExhausted("every connection this process may open to that database is in use")
+    except sa_exc.DBAPIError as error:
+        if not isinstance(error.orig, psycopg.Error):
+            raise
+        failure = translate(error.orig)
+    except psycopg.Error as error:
+        failure = translate(error)
+    else:
+        return
+    raise failure
+
+
+def pooled(database: DatabaseSettings) -> Engine:
+    """Return the engine of ordinary work; it connects at the first use, not now."""
+    pool = database.pool
+    return create_engine(
+        f"{DRIVER}://",
+        creator=_creator(database, Profile.QUERY),
+        poolclass=QueuePool,
+        pool_size=pool.size,
+        max_overflow=pool.overflow,
+        pool_timeout=pool.acquire_timeout_s,
+        pool_recycle=round(pool.max_lifetime_s),
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
+
+
+def dedicated(database: DatabaseSettings, profile: Profile, *, lock_timeout_s: float | None = None) -> Engine:
+    """Return an engine whose every connection is its own: for locks, snapshots, probes and maintenance."""
+    creator = _creator(database, profile, lock_timeout_s=lock_timeout_s)
+    return create_engine(f"{DRIVER}://", creator=creator, poolclass=NullPool, hide_parameters=True)
+
+
+def _creator(
+    database: DatabaseSettings, profile: Profile, *, lock_timeout_s: float | None = None
+) -> Callable[[], psycopg.Connection[Any]]:
+    return lambda: connect(database, profile, lock_timeout_s=lock_timeout_s)

@@ -1,0 +1,168 @@
+"""The whole error tree. Each class knows its exit code; no driver is imported here.
+
+::
+
+    ChanukaError ............................ 1  failed
+    ├── ConfigurationError .................. 2  a key, a value or an argument is wrong
+    │   ├── ServerMissing                        no database is configured and none can be embedded
+    │   ├── ToolMissing                          no PostgreSQL program of a fitting major was found
+    │   └── BackupNotFound                       no backup of that id in the store
+    ├── RefusedError ........................ 3  a guard said no; nothing was changed
+    │   ├── LockHeld                             another operation works on that database
+    │   ├── ToolTooOld                           pg_dump is older than the server
+    │   └── HeadsConflict                        several migration heads: which one is meant?
+    ├── OutcomeUnknown ...................... 4  it may or may not have happened; the message says how to find out
+    ├── Interrupted ......................... 1  Ctrl-C or SIGTERM: stopped and cleaned up
+    ├── DatabaseError ....................... 1  the server said no
+    │   ├── ConnectError                         no connection came about
+    │   │   ├── TargetUnavailable                nobody answers there
+    │   │   ├── TargetStarting                   it starts up, shuts down or recovers
+    │   │   ├── TargetSaturated                  no connection slot is free
+    │   │   ├── AuthenticationFailed             wrong role or password
+    │   │   └── DatabaseMissing                  the server is there, the database isn't
+    │   ├── ConnectionLost                       it broke in mid-work
+    │   ├── PermissionDenied                     the role may not
+    │   ├── LockTimeout                          a lock was not granted in time
+    │   ├── StatementTimeout                     a statement ran past its limit, or was cancelled
+    │   └── PoolExhausted                        every connection of this process is in use
+    ├── ToolFailed .......................... 1  pg_dump, pg_restore, initdb … ended badly
+    ├── ServerError ......................... 1  an embedded or scratch server didn't start or stop
+    ├── MigrationFailed ..................... 1
+    ├── StoreError .......................... 1  a backup store can't be read or written
+    ├── BackupDamaged ....................... 1  a backup doesn't hold what its manifest says
+    └── DrillFailed ......................... 1  the restored copy didn't hold the source's data
+"""
+
+from __future__ import annotations
+
+
+class ChanukaError(Exception):
+    """Something went wrong; the message says what, which object, which number, and what to do next."""
+
+    exit_code = 1
+
+
+class ConfigurationError(ChanukaError):
+    """A key, a value or an argument is wrong."""
+
+    exit_code = 2
+
+
+class ServerMissing(ConfigurationError):
+    """No database is configured and no embedded server can be started."""
+
+
+class ToolMissing(ConfigurationError):
+    """No PostgreSQL program of a fitting major version was found."""
+
+
+class BackupNotFound(ConfigurationError):
+    """No backup of that id is in the store."""
+
+
+class RefusedError(ChanukaError):
+    """A guard said no; nothing was changed."""
+
+    exit_code = 3
+
+
+class LockHeld(RefusedError):
+    """Another operation works on that database; the message names the holder."""
+
+
+class ToolTooOld(RefusedError):
+    """The client program is older than the server, so its dump could not be trusted."""
+
+
+class HeadsConflict(RefusedError):
+    """The migrations have several heads; which one is meant is a person's decision."""
+
+
+class OutcomeUnknown(ChanukaError):
+    """It may or may not have happened."""
+
+    exit_code = 4
+
+
+class Interrupted(ChanukaError):
+    """Ctrl-C or SIGTERM: everything started was stopped."""
+
+
+class DatabaseError(ChanukaError):
+    """The server said no. `sqlstate` is PostgreSQL's five-character code, where there was one."""
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class ConnectError(DatabaseError):
+    """No connection came about."""
+
+
+class TargetUnavailable(ConnectError):
+    """Nobody answers at that address."""
+
+
+class TargetStarting(ConnectError):
+    """The server starts up, shuts down or recovers."""
+
+
+class TargetSaturated(ConnectError):
+    """No connection slot is free on the server."""
+
+
+class AuthenticationFailed(ConnectError):
+    """Wrong role or password, or no rule of pg_hba.conf fits."""
+
+
+class DatabaseMissing(ConnectError):
+    """The server is there, the database is not."""
+
+
+class ConnectionLost(DatabaseError):
+    """The connection broke in mid-work."""
+
+
+class PermissionDenied(DatabaseError):
+    """The role may not do that."""
+
+
+class LockTimeout(DatabaseError):
+    """A lock was not granted in time."""
+
+
+class StatementTimeout(DatabaseError):
+    """A statement ran past its limit or was cancelled."""
+
+
+class PoolExhausted(DatabaseError):
+    """Every connection this process may open is in use."""
+
+
+class ToolFailed(ChanukaError):
+    """A PostgreSQL program ended badly; carries its exit status and the end of what it said."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServerError(ChanukaError):
+    """An embedded or scratch server did not start or stop."""
+
+
+class MigrationFailed(ChanukaError):
+    """A migration did not go through."""
+
+
+class StoreError(ChanukaError):
+    """A backup store can't be read or written."""
+
+
+class BackupDamaged(ChanukaError):
+    """A backup doesn't hold what its manifest says."""
+
+
+class DrillFailed(ChanukaError):
+    """The restored copy did not hold the source's data."""

@@ -1,0 +1,1 @@
+"""PostgreSQL's own programs and the servers this program starts itself."""

@@ -1,0 +1,1 @@
+"""Named, versioned SQL: read from files, chosen by the server's version."""
