@@ -1,0 +1,286 @@
+"""Servers this program starts itself: the embedded one, whose data stays, and scratch ones, which vanish.
+
+Both listen on a private Unix socket only (a directory that just the server's account and root can enter, so `trust`
+admits nobody else), archive nothing, and are run by a keeper (keeper.py) for as long as somebody holds their lease.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from pydantic import SecretStr
+from sqlalchemy.engine import URL
+
+from chanuka_ops import errors
+from chanuka_ops.config import DRIVER, DatabaseSettings
+from chanuka_ops.postgres import home as homes
+from chanuka_ops.postgres.binaries import Binaries
+from chanuka_ops.postgres.process import Account, run, wait_until
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 40.0
+INITDB_TIMEOUT_S = 120.0
+LAST_USER_PATIENCE_S = 0.5
+BUILTIN_LOCALE_MAJOR = 17  # from here on C.UTF-8 needs no locale of the operating system
+PORT = 5432
+
+# A restored copy lives for minutes: it needs speed, not durability, and must touch nothing outside itself.
+SCRATCH_SETTINGS: Mapping[str, str] = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "4GB",
+    "autovacuum": "off",
+    "maintenance_work_mem": "128MB",
+    "max_locks_per_transaction": "1024",
+}
+_ALWAYS: Mapping[str, str] = {
+    "listen_addresses": "''",
+    "unix_socket_permissions": "0700",
+    "archive_mode": "off",
+    "timezone": "'UTC'",
+    "log_timezone": "'UTC'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server of ours."""
+
+    binaries: Binaries
+    socket_dir: Path
+    superuser: str
+    pid: int
+
+    @property
+    def major(self) -> int:
+        """PostgreSQL's major version."""
+        return self.binaries.major
+
+    @property
+    def bin_dir(self) -> Path:
+        """The directory of its programs."""
+        return self.binaries.bin_dir
+
+    def settings(self, dbname: str) -> DatabaseSettings:
+        """Return how to connect to one of its databases, as its superuser."""
+        query = {"host": str(self.socket_dir), "port": str(PORT)}
+        url = URL.create(DRIVER, username=self.superuser, database=dbname, query=query)
+        return DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False)))
+
+
+@contextmanager
+def embedded(state_dir: Path, binaries: Binaries, *, superuser: str = "chanuka") -> Iterator[Server]:
+    """Use the embedded server, starting it (and making its cluster) where it isn't up; its data stays.
+
+    Errors: `ServerError` where it can't be made or started, or where its data is of another major version.
+    """
+    account = homes.server_account()
+    home = homes.make_home(state_dir / "postgres", account)
+    with _lease(home) as lease:
+        with _exclusive(home / "start.lock"):
+            data = _cluster(home, binaries, account, superuser)
+            running = homes.runnable(binaries, home, account)
+            pid = _running_pid(data)
+            socket_dir = homes.socket_directory(home, account)
+            if pid is None or not _accepts(socket_dir, superuser):
+                pid = _start(_Cluster(home, data, running, socket_dir, superuser), account, remove=False)
+        try:
+            yield Server(running, socket_dir, superuser, pid)
+        finally:
+            lease.let_go(data)
+
+
+@contextmanager
+def scratch(
+    state_dir: Path,
+    binaries: Binaries,
+    *,
+    superuser: str | None = None,
+    settings: Mapping[str, str] = SCRATCH_SETTINGS,
+) -> Iterator[Server]:
+    """Make and start a server that is stopped and removed at the end of the block, however that comes.
+
+    Its superuser has a random name by default, so that every role of the source can be restored as an ordinary one.
+    Errors: `ServerError`.
+    """
+    account = homes.server_account()
+    key = secrets.token_hex(6)
+    homes.make_own(state_dir)
+    home = homes.make_home(state_dir / "scratch" / key, account)
+    owner = superuser or f"chanuka_scratch_{key}"
+    try:
+        with _lease(home) as lease:
+            data = _cluster(home, binaries, account, owner, settings=settings)
+            running = homes.runnable(binaries, home, account)
+            socket_dir = homes.socket_directory(home, account)
+            pid = _start(_Cluster(home, data, running, socket_dir, owner), account, remove=True)
+            try:
+                yield Server(running, socket_dir, owner, pid)
+            finally:
+                lease.let_go(data)
+    finally:
+        wait_until(lambda: _running_pid(home / "data") is None, timeout_s=STOP_TIMEOUT_S)
+        for left in (home, state_dir / "scratch" / key):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+class _Lease:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def let_go(self, data: Path) -> None:
+        """Release the lease; where this was its last user, wait until the server has stopped."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        others_since: float | None = None
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while _running_pid(data) is not None and time.monotonic() < deadline:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:  # the keeper has it: the server is stopping
+                others_since = None
+            else:  # somebody else uses it, or the keeper hasn't woken up yet
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                others_since = others_since or time.monotonic()
+                if time.monotonic() - others_since > LAST_USER_PATIENCE_S:
+                    return
+            time.sleep(0.02)
+
+
+@contextmanager
+def _lease(home: Path) -> Iterator[_Lease]:
+    descriptor = os.open(home / "lease", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while a keeper that found no user stops the server
+        yield _Lease(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    home: Path
+    data: Path
+    binaries: Binaries
+    socket_dir: Path
+    superuser: str
+
+
+def _cluster(
+    home: Path,
+    binaries: Binaries,
+    account: Account | None,
+    superuser: str,
+    *,
+    settings: Mapping[str, str] | None = None,
+) -> Path:
+    """Make the cluster where it isn't there yet; one with `settings` is a scratch one and needs no fsync."""
+    data = home / "data"
+    version_file = data / "PG_VERSION"
+    if version_file.exists():
+        major = version_file.read_text(encoding="ascii").strip()
+        if major != str(binaries.major):
+            raise errors.ServerError(
+                f"{data} is a cluster of PostgreSQL {major}, the programs found are {binaries.version}: "
+                f"install that major version, or move the directory away"
+            )
+        return data
+    running = homes.runnable(binaries, home, account)
+    unfinished = home / "data.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    homes.make_private(unfinished, account)
+    options = ["--locale=C"] if settings is None else ["--locale=C", "--no-sync"]
+    if binaries.major >= BUILTIN_LOCALE_MAJOR:
+        options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    try:
+        run(
+            [running.path("initdb"), "-D", unfinished, "-U", superuser, "-A", "trust", "-E", "UTF8", "-k", *options],
+            deadline_s=INITDB_TIMEOUT_S,
+            cwd=Path("/"),
+            account=account,
+            env={"LC_ALL": "C"},
+        )
+    except errors.ToolFailed as failure:
+        raise errors.ServerError(f"the server's cluster can't be made: {failure}") from None
+    conf = unfinished / "postgresql.conf"
+    lines = [f"{name} = {value}" for name, value in {**_ALWAYS, **(settings or {})}.items()]
+    with conf.open("a", encoding="utf-8") as file:
+        file.write("\n# set by chanuka_ops\n" + "\n".join(lines) + "\n")
+    unfinished.rename(data)
+    return data
+
+
+def _start(cluster: _Cluster, account: Account | None, *, remove: bool) -> int:
+    order = {
+        "argv": [str(cluster.binaries.path("postgres")), "-D", str(cluster.data), "-k", str(cluster.socket_dir)],
+        "data_dir": str(cluster.data),
+        "lease": str(cluster.home / "lease"),
+        "uid": account.uid if account else None,
+        "gid": account.gid if account else None,
+        "remove": [str(cluster.home), str(cluster.socket_dir)] if remove else [],
+    }
+    log_path = cluster.home / "server.log"
+    with log_path.open("ab") as log_file:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "chanuka_ops.postgres.keeper", json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "LC_ALL": "C"},
+        )
+    ready = wait_until(
+        lambda: keeper.poll() is not None or _accepts(cluster.socket_dir, cluster.superuser),
+        timeout_s=START_TIMEOUT_S,
+        poll_s=0.02,
+    )
+    pid = _running_pid(cluster.data)
+    if not ready or keeper.poll() is not None or pid is None:
+        if keeper.poll() is None:
+            keeper.terminate()
+            keeper.wait()
+        said = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:] if log_path.exists() else []
+        raise errors.ServerError(f"the server in {cluster.home} didn't start: {' | '.join(said)}")
+    return pid
+
+
+def _running_pid(data: Path) -> int | None:
+    """Read the postmaster's pid; None where there is none or that process is gone."""
+    try:
+        pid = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+        os.kill(pid, 0)
+    except (OSError, ValueError, IndexError):
+        return None
+    return pid
+
+
+def _accepts(socket_dir: Path, superuser: str) -> bool:
+    info = f"host={socket_dir} port={PORT} user={superuser} dbname=postgres connect_timeout=2"
+    return psycopg.pq.PGconn.ping(info.encode()) == psycopg.pq.Ping.OK

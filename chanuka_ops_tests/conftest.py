@@ -1,0 +1,3 @@
+"""Fixtures come from plugins/, one concern a file."""
+
+pytest_plugins = ["chanuka_ops_tests.plugins.postgres", "chanuka_ops_tests.plugins.processes"]

@@ -1,0 +1,88 @@
+"""A real PostgreSQL server for the session, and a fresh database for each test.
+
+`--pg-bin DIR` (or PG_BIN) says which installation; without it, the newest that is found. `--pg-bin` of Debian's 15
+runs the same tests there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from chanuka_ops.config import DatabaseSettings
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.postgres import binaries
+from chanuka_ops.postgres.binaries import Binaries
+from chanuka_ops.postgres.server import Server, scratch
+
+SERVER_SETTINGS = {
+    "wal_level": "logical",
+    "max_prepared_transactions": "10",
+    "max_connections": "60",
+    "autovacuum_naptime": "1h",
+    "track_io_timing": "on",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pg-bin", default=os.environ.get("PG_BIN"), help="directory of PostgreSQL's programs to test on")
+
+
+@pytest.fixture(scope="session")
+def pg(request: pytest.FixtureRequest) -> Binaries:
+    """The installation under test: server and client programs."""
+    stated: str | None = request.config.getoption("--pg-bin")
+    configured = Path(stated) if stated else None
+    return binaries.find(configured=configured, programs=(*binaries.SERVER, *binaries.CLIENT))
+
+
+@pytest.fixture(scope="session")
+def session_dir() -> Iterator[Path]:
+    """A directory for the session that other accounts can pass: pytest's own is closed to them."""
+    path = Path(tempfile.mkdtemp(prefix="chanuka-tests-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server(pg: Binaries, session_dir: Path) -> Iterator[Server]:
+    """The session's server, its superuser `postgres`."""
+    with scratch(session_dir, pg, superuser="postgres", settings=SERVER_SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture
+def state_dir(session_dir: Path) -> Iterator[Path]:
+    """A state directory of the test's own."""
+    path = session_dir / f"state-{uuid.uuid4().hex[:8]}"
+    path.mkdir()
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[DatabaseSettings]:
+    """A fresh empty database, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with ConnectionManager("admin", server.settings("postgres")) as admin:
+        with admin.autocommit() as connection:
+            connection.execute(text(f"create database {name} template template0"))
+        yield server.settings(name)
+        with admin.autocommit() as connection:
+            connection.execute(text(f"drop database if exists {name} with (force)"))
+
+
+@pytest.fixture
+def manager(database: DatabaseSettings) -> Iterator[ConnectionManager]:
+    """A connection manager on a fresh empty database."""
+    with ConnectionManager("main", database) as opened:
+        yield opened
