@@ -101,7 +101,7 @@ def embedded(state_dir: Path, binaries: Binaries, *, superuser: str = "chanuka")
             pid = _running_pid(data)
             socket_dir = homes.socket_directory(home, account)
             if pid is None or not _accepts(socket_dir, superuser):
-                pid = _start(_Cluster(home, data, running, socket_dir, superuser), account, remove=False)
+                pid = _start(_Cluster(home, data, running, socket_dir, superuser), account, lease, remove=False)
         try:
             yield Server(running, socket_dir, superuser, pid)
         finally:
@@ -131,7 +131,7 @@ def scratch(
             data = _cluster(home, binaries, account, owner, settings=settings)
             running = homes.runnable(binaries, home, account)
             socket_dir = homes.socket_directory(home, account)
-            pid = _start(_Cluster(home, data, running, socket_dir, owner), account, remove=True)
+            pid = _start(_Cluster(home, data, running, socket_dir, owner), account, lease, remove=True)
             try:
                 yield Server(running, socket_dir, owner, pid)
             finally:
@@ -142,12 +142,26 @@ def scratch(
             shutil.rmtree(left, ignore_errors=True)
 
 
+# Keepers that this process started and that serve others now: they are not ours to wait for.
+_handed_over: list[subprocess.Popen[bytes]] = []
+
+
 class _Lease:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.keeper: subprocess.Popen[bytes] | None = None
 
     def let_go(self, data: Path) -> None:
         """Release the lease; where this was its last user, wait until the server has stopped."""
+        self._wait_for_the_end(data)
+        if self.keeper is None:
+            return
+        if _running_pid(data) is None:
+            self.keeper.wait(timeout=STOP_TIMEOUT_S)
+        else:
+            _handed_over.append(self.keeper)
+
+    def _wait_for_the_end(self, data: Path) -> None:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         others_since: float | None = None
         deadline = time.monotonic() + STOP_TIMEOUT_S
@@ -237,7 +251,7 @@ def _cluster(
     return data
 
 
-def _start(cluster: _Cluster, account: Account | None, *, remove: bool) -> int:
+def _start(cluster: _Cluster, account: Account | None, lease: _Lease, *, remove: bool) -> int:
     order = {
         "argv": [str(cluster.binaries.path("postgres")), "-D", str(cluster.data), "-k", str(cluster.socket_dir)],
         "data_dir": str(cluster.data),
@@ -268,6 +282,7 @@ def _start(cluster: _Cluster, account: Account | None, *, remove: bool) -> int:
             keeper.wait()
         said = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:] if log_path.exists() else []
         raise errors.ServerError(f"the server in {cluster.home} didn't start: {' | '.join(said)}")
+    lease.keeper = keeper
     return pid
 
 
