@@ -167,7 +167,7 @@ def translated() -> Iterator[None]:
         failure = translate(error)
     else:
         return
-    raise failure
+    raise failure from None
 
 
 def pooled(database: DatabaseSettings) -> Engine:

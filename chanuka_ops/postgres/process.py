@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 10.0
 KEPT_LINES = 200
+MEANWHILE_S = 0.25
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -90,18 +91,22 @@ class Running:
         """Tell whether it has ended."""
         return self._process.poll() is not None
 
-    def wait(self, *, deadline_s: float, check: bool = True) -> Finished:
-        """Wait for its end.
+    def wait(self, *, deadline_s: float, check: bool = True, meanwhile: Callable[[], None] | None = None) -> Finished:
+        """Wait for its end; call `meanwhile` four times a second until then.
 
         Errors: `ToolFailed` past the deadline (it's then stopped), and with `check` for an exit status other than 0.
         """
+        deadline = time.monotonic() + deadline_s
+        while meanwhile is not None and time.monotonic() < deadline and not self.ended():
+            meanwhile()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=MEANWHILE_S)
         try:
-            status = self._process.wait(timeout=deadline_s)
+            status = self._process.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.stop()
-            raise errors.ToolFailed(
-                f"{self.name} ran past its deadline of {deadline_s:.0f} s and was stopped"
-            ) from None
+            late = f"{self.name} ran past its deadline of {deadline_s:.0f} s and was stopped"
+            raise errors.ToolFailed(late) from None
         for reader in self._readers:
             reader.join(timeout=STOP_GRACE_S)
         finished = Finished(status, "\n".join(self._out), "\n".join(self._err))

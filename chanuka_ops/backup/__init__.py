@@ -1,0 +1,1 @@
+"""Backups that count when a copy restored from them held the same data."""

@@ -1,0 +1,119 @@
+"""Takes a logical backup: pg_dump and the fingerprint read one exported snapshot, so they saw the same data.
+
+https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import text
+
+from chanuka_ops import context
+from chanuka_ops.backup import fingerprint as fingerprints
+from chanuka_ops.backup.model import Fingerprint, Source
+from chanuka_ops.config import BackupSettings, DatabaseSettings
+from chanuka_ops.db import engines
+from chanuka_ops.db.engines import Profile
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.postgres import process
+from chanuka_ops.postgres.binaries import Binaries
+from chanuka_ops.postgres.process import Running
+
+log = logging.getLogger(__name__)
+
+DUMP = "dump"
+GLOBALS = "globals"
+ROLES = f"{GLOBALS}/roles.sql"
+TABLESPACES = f"{GLOBALS}/tablespaces.sql"
+
+
+@dataclass(frozen=True, slots=True)
+class Dumped:
+    """What was written and what it was read from."""
+
+    source: Source
+    fingerprint: Fingerprint
+
+
+@contextmanager
+def tool_environment(database: DatabaseSettings) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
+    """Give a client program what it needs beside its arguments: (environment, descriptors to pass)."""
+    with process.password_file(engines.password_of(database)) as (env, fds):
+        # a tool that is SIGKILLed must leave no query on the server either
+        check = f"-c client_connection_check_interval={engines.CONNECTION_CHECK_MS}"
+        yield {**env, "PGOPTIONS": check}, fds
+
+
+def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, directory: Path) -> Dumped:
+    """Write `dump/` and `globals/` into a directory, and fingerprint the source in the same snapshot.
+
+    Errors: `ToolFailed` (the disk is full, the dump was cut off), `PermissionDenied` naming a table, `DatabaseError`.
+    """
+    deadline = time.monotonic() + settings.deadline_s
+    with tool_environment(manager.settings) as (env, fds):
+        for argv in _pg_dumpall(manager.settings, tools, directory):
+            process.run(argv, env=env, pass_fds=fds, deadline_s=settings.deadline_s)
+        with manager.transaction(
+            isolation="REPEATABLE READ", read_only=True, profile=Profile.MAINTENANCE
+        ) as connection:
+            snapshot = str(connection.execute(text("select pg_export_snapshot()")).scalar_one())
+            fingerprints.fix_settings(connection)
+            source = fingerprints.source(connection)
+            argv = _pg_dump(manager.settings, tools, settings, directory, snapshot)
+            with process.started(argv, env=env, pass_fds=fds) as running:
+                seen = fingerprints.take(connection, label="backup", still_worthwhile=lambda: _still_dumps(running))
+                running.wait(
+                    deadline_s=max(0.0, deadline - time.monotonic()),
+                    meanwhile=lambda: _report(directory / DUMP),
+                )
+            seen = fingerprints.with_sequences_after(connection, seen)
+    return Dumped(source, seen)
+
+
+def _pg_dump(
+    database: DatabaseSettings, tools: Binaries, settings: BackupSettings, directory: Path, snapshot: str
+) -> list[str | Path]:
+    return [
+        tools.path("pg_dump"),
+        "--format=directory",
+        f"--jobs={settings.jobs}",
+        f"--compress={settings.compression_level}",
+        f"--snapshot={snapshot}",
+        f"--lock-wait-timeout={round(database.timeouts.lock_s * 1000)}",
+        "--no-password",
+        "--no-sync",  # every file is fsynced when it's hashed
+        f"--file={directory / DUMP}",
+        f"--dbname={engines.conninfo(database)}",
+    ]
+
+
+def _pg_dumpall(database: DatabaseSettings, tools: Binaries, directory: Path) -> Iterator[list[str | Path]]:
+    """Yield the commands for roles (without passwords, which only a superuser may read) and tablespaces."""
+    (directory / GLOBALS).mkdir()
+    for what, file in (("--roles-only", ROLES), ("--tablespaces-only", TABLESPACES)):
+        yield [
+            tools.path("pg_dumpall"),
+            what,
+            "--no-role-passwords",
+            "--no-password",
+            f"--file={directory / file}",
+            f"--dbname={engines.conninfo(database)}",
+            f"--database={database.sqlalchemy_url.database}",
+        ]
+
+
+def _still_dumps(running: Running) -> None:
+    """Stop fingerprinting where the dump has already failed: its own words say why."""
+    if running.ended():
+        running.wait(deadline_s=0)
+
+
+def _report(directory: Path) -> None:
+    """Tell how many bytes the dump has; how many it will have is not known, as they're compressed."""
+    context.progress("dump", sum(file.stat().st_size for file in directory.glob("*")), None, "bytes")

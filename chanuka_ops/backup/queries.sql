@@ -1,0 +1,173 @@
+-- What a backup records of its source, and a drill of its restored copy.
+-- All of it runs with an empty search_path, so that every name comes out schema-qualified.
+
+-- name: settings
+-- what: fix everything that changes how a value looks as text, or which rows are seen
+select set_config('search_path', '', true), set_config('DateStyle', 'ISO, YMD', true),
+       set_config('IntervalStyle', 'postgres', true), set_config('TimeZone', 'UTC', true),
+       set_config('extra_float_digits', '3', true), set_config('bytea_output', 'hex', true),
+       set_config('xmlbinary', 'base64', true), set_config('xmloption', 'content', true),
+       set_config('lc_monetary', 'C', true), set_config('lc_numeric', 'C', true), set_config('lc_time', 'C', true),
+       set_config('quote_all_identifiers', 'off', true), set_config('row_security', 'off', true),
+       set_config('synchronize_seqscans', 'off', true), set_config('statement_timeout', '0', true)
+
+-- name: source
+-- what: the facts of the source that the manifest states
+select current_database() as dbname, current_setting('server_version') as server_version,
+       current_setting('server_version_num')::int as server_version_num,
+       pg_catalog.pg_encoding_to_char(d.encoding) as encoding, d.datcollate as collate, d.datctype as ctype,
+       pg_catalog.pg_database_size(d.oid) as source_bytes, pg_catalog.now() as snapshot_at
+  from pg_catalog.pg_database d where d.datname = current_database()
+
+-- name: database_size
+-- what: how large a database is by now; 0 before it's there
+select coalesce((select pg_catalog.pg_database_size(oid) from pg_catalog.pg_database where datname = :name), 0)
+
+-- name: create_admin_database
+-- what: the statement that makes a scratch server's own database; quoted by the server
+select pg_catalog.format('create database %I template template0', cast(:name as text))
+
+-- name: drop_database
+-- what: the statement that drops a scratch server's database of the copy's name; quoted by the server
+select pg_catalog.format('drop database if exists %I', cast(:name as text))
+
+-- name: schema_revision_table
+-- what: whether Alembic's version table is there, and where
+select pg_catalog.format('%I.%I', n.nspname, c.relname)
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relname = 'alembic_version' and c.relkind = 'r'
+   and pg_catalog.has_table_privilege(c.oid, 'select') order by n.nspname = 'public' desc limit 1
+
+-- name: tables
+-- what: every table whose rows pg_dump writes, leaf partitions one by one; an extension's own tables are the extension's
+select pg_catalog.format('%I.%I', n.nspname, c.relname) as name,
+       greatest(c.reltuples, 0)::bigint as estimated_rows
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind = 'r' and c.relpersistence <> 't'
+   and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by pg_catalog.pg_relation_size(c.oid) desc, 1
+
+-- name: sequences
+-- what: every sequence that pg_dump writes, with its direction and whether it may start again
+select pg_catalog.format('%I.%I', n.nspname, c.relname) as name, s.seqincrement as increment, s.seqcycle as cycle
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  join pg_catalog.pg_sequence s on s.seqrelid = c.oid
+ where c.relkind = 'S' and c.relpersistence <> 't'
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by 1
+
+-- name: large_objects
+-- what: how many large objects there are, and a hash of their bytes that no order changes
+select count(*) as rows,
+       coalesce(sum(pg_catalog.hashtextextended(m.oid || pg_catalog.encode(pg_catalog.sha256(pg_catalog.lo_get(m.oid)), 'hex'), 0)), 0)::text as hash
+  from pg_catalog.pg_largeobject_metadata m
+
+-- name: extensions
+-- what: installed extensions and their versions
+select extname, extversion from pg_catalog.pg_extension order by 1
+
+-- name: objects
+-- what: every object of the schema with its definition, one row each: what the schema hash is made of
+with ours as (
+  select n.oid, n.nspname, n.nspowner, n.nspacl from pg_catalog.pg_namespace n
+   where n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'
+), member as (
+  select classid, objid from pg_catalog.pg_depend where deptype = 'e'
+), relation as (
+  select c.*, pg_catalog.format('%I.%I', n.nspname, c.relname) as name from pg_catalog.pg_class c join ours n on n.oid = c.relnamespace
+   where c.relpersistence <> 't'
+     and not exists (select from member m where m.classid = 'pg_catalog.pg_class'::regclass and m.objid = c.oid)
+)
+select 'schema' as kind, pg_catalog.quote_ident(n.nspname) as object,
+       pg_catalog.concat_ws(E'\n', pg_catalog.pg_get_userbyid(n.nspowner), (select pg_catalog.string_agg(a::text, ',' order by a::text collate "C")
+         from pg_catalog.unnest(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) a)) as definition
+  from ours n
+union all
+select 'relation', r.name, pg_catalog.concat_ws(E'\n', r.relkind, r.relpersistence, pg_catalog.pg_get_userbyid(r.relowner), r.reloptions::text,
+       r.relrowsecurity, r.relforcerowsecurity, r.relreplident, r.relispopulated, (select amname from pg_catalog.pg_am where oid = r.relam),
+       pg_catalog.pg_get_expr(r.relpartbound, r.oid), case when r.relkind = 'p' then pg_catalog.pg_get_partkeydef(r.oid) end,
+       (select pg_catalog.string_agg(pg_catalog.format('%I.%I', pn.nspname, p.relname), ',' order by i.inhseqno) from pg_catalog.pg_inherits i
+          join pg_catalog.pg_class p on p.oid = i.inhparent join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace where i.inhrelid = r.oid),
+       (select pg_catalog.string_agg(a::text, ',' order by a::text collate "C") from pg_catalog.unnest(coalesce(r.relacl,
+          pg_catalog.acldefault(case when r.relkind = 'S' then 's' else 'r' end::"char", r.relowner))) a))
+  from relation r where r.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c')
+union all
+select 'column', pg_catalog.format('%s.%I', r.name, a.attname), pg_catalog.concat_ws(E'\n',
+       pg_catalog.row_number() over (partition by r.oid order by a.attnum), pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       a.attidentity, a.attgenerated, a.attstorage, a.attcompression, pg_catalog.pg_get_expr(d.adbin, d.adrelid),
+       (select pg_catalog.quote_ident(collname) from pg_catalog.pg_collation where oid = a.attcollation),
+       (select pg_catalog.string_agg(x::text, ',' order by x::text collate "C") from pg_catalog.unnest(a.attacl) x))
+  from relation r join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
+  left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+ where r.relkind in ('r', 'p', 'v', 'm', 'f', 'c')
+union all
+select 'view', r.name, pg_catalog.pg_get_viewdef(r.oid) from relation r where r.relkind in ('v', 'm')
+union all
+select 'index', r.name, pg_catalog.concat_ws(E'\n', pg_catalog.pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisclustered, i.indisreplident)
+  from pg_catalog.pg_index i join relation r on r.oid = i.indexrelid
+union all
+select 'constraint', pg_catalog.format('%s on %s', pg_catalog.quote_ident(c.conname), coalesce(r.name, pg_catalog.format_type(c.contypid, null))),
+       pg_catalog.concat_ws(E'\n', pg_catalog.pg_get_constraintdef(c.oid), c.convalidated)
+  from pg_catalog.pg_constraint c left join relation r on r.oid = c.conrelid join ours n on n.oid = c.connamespace
+ where c.contype <> 'n' and (r.oid is not null or (c.conrelid = 0
+   and not exists (select from member m where m.classid = 'pg_catalog.pg_type'::regclass and m.objid = c.contypid)))
+union all
+select 'trigger', pg_catalog.format('%s on %s', pg_catalog.quote_ident(t.tgname), r.name),
+       pg_catalog.concat_ws(E'\n', pg_catalog.pg_get_triggerdef(t.oid), t.tgenabled)
+  from pg_catalog.pg_trigger t join relation r on r.oid = t.tgrelid where not t.tgisinternal
+union all
+select 'rule', pg_catalog.format('%s on %s', pg_catalog.quote_ident(u.rulename), r.name), pg_catalog.pg_get_ruledef(u.oid)
+  from pg_catalog.pg_rewrite u join relation r on r.oid = u.ev_class where u.rulename <> '_RETURN'
+union all
+select 'policy', pg_catalog.format('%s on %s', pg_catalog.quote_ident(p.polname), r.name), pg_catalog.concat_ws(E'\n', p.polcmd, p.polpermissive,
+       (select pg_catalog.string_agg(case when o = 0 then 'public' else pg_catalog.pg_get_userbyid(o) end, ',' order by 1) from pg_catalog.unnest(p.polroles) o),
+       pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
+  from pg_catalog.pg_policy p join relation r on r.oid = p.polrelid
+union all
+select 'sequence', r.name, pg_catalog.concat_ws(E'\n', pg_catalog.format_type(s.seqtypid, null), s.seqstart, s.seqincrement, s.seqmin, s.seqmax,
+       s.seqcache, s.seqcycle, (select pg_catalog.pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid) from pg_catalog.pg_depend d
+         where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = r.oid and d.deptype in ('a', 'i') and d.refobjsubid > 0 limit 1))
+  from pg_catalog.pg_sequence s join relation r on r.oid = s.seqrelid
+union all
+select 'routine', pg_catalog.format('%I.%I(%s)', n.nspname, f.proname, pg_catalog.pg_get_function_identity_arguments(f.oid)),
+       pg_catalog.concat_ws(E'\n', case when f.prokind = 'a' then pg_catalog.pg_get_function_result(f.oid) || ' aggregate' else pg_catalog.pg_get_functiondef(f.oid) end,
+       pg_catalog.pg_get_userbyid(f.proowner), (select pg_catalog.string_agg(a::text, ',' order by a::text collate "C")
+         from pg_catalog.unnest(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) a))
+  from pg_catalog.pg_proc f join ours n on n.oid = f.pronamespace
+ where not exists (select from member m where m.classid = 'pg_catalog.pg_proc'::regclass and m.objid = f.oid)
+union all
+select 'type', pg_catalog.format('%I.%I', n.nspname, t.typname), pg_catalog.concat_ws(E'\n', t.typtype, pg_catalog.pg_get_userbyid(t.typowner), t.typnotnull,
+       t.typdefault, pg_catalog.format_type(nullif(t.typbasetype, 0), t.typtypmod),
+       (select pg_catalog.string_agg(pg_catalog.quote_literal(e.enumlabel), ',' order by e.enumsortorder) from pg_catalog.pg_enum e where e.enumtypid = t.oid),
+       (select pg_catalog.format_type(g.rngsubtype, null) from pg_catalog.pg_range g where g.rngtypid = t.oid))
+  from pg_catalog.pg_type t join ours n on n.oid = t.typnamespace
+ where t.typtype in ('e', 'd', 'r')
+   and not exists (select from member m where m.classid = 'pg_catalog.pg_type'::regclass and m.objid = t.oid)
+union all
+select 'statistics', pg_catalog.format('%I.%I', n.nspname, s.stxname), pg_catalog.pg_get_statisticsobjdef(s.oid)
+  from pg_catalog.pg_statistic_ext s join ours n on n.oid = s.stxnamespace
+union all
+select 'text search configuration', pg_catalog.format('%I.%I', n.nspname, c.cfgname),
+       (select pg_catalog.string_agg(m.maptokentype || '>' || d.dictname, ',' order by m.maptokentype, m.mapseqno)
+          from pg_catalog.pg_ts_config_map m join pg_catalog.pg_ts_dict d on d.oid = m.mapdict where m.mapcfg = c.oid)
+  from pg_catalog.pg_ts_config c join ours n on n.oid = c.cfgnamespace
+ where not exists (select from member m where m.classid = 'pg_catalog.pg_ts_config'::regclass and m.objid = c.oid)
+union all
+select 'publication', pg_catalog.quote_ident(p.pubname), pg_catalog.concat_ws(E'\n', p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
+       (select pg_catalog.string_agg(r.name, ',' order by r.name collate "C") from pg_catalog.pg_publication_rel pr join relation r on r.oid = pr.prrelid where pr.prpubid = p.oid))
+  from pg_catalog.pg_publication p
+union all
+select 'comment', pg_catalog.pg_describe_object(d.classoid, d.objoid, d.objsubid), pg_catalog.string_agg(d.description, E'\n')
+  from pg_catalog.pg_description d
+ where d.objoid >= 16384 and not exists (select from member m where m.classid = d.classoid and m.objid = d.objoid)
+   and d.classoid in ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_type'::regclass,
+                      'pg_catalog.pg_namespace'::regclass, 'pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_trigger'::regclass)
+ group by 1, 2
+union all
+select 'default privileges', pg_catalog.concat_ws(' ', pg_catalog.pg_get_userbyid(a.defaclrole), a.defaclnamespace::regnamespace, a.defaclobjtype),
+       (select pg_catalog.string_agg(x::text, ',' order by x::text collate "C") from pg_catalog.unnest(a.defaclacl) x)
+  from pg_catalog.pg_default_acl a
+order by 1, 2
