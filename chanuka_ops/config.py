@@ -120,6 +120,11 @@ class DatabaseSettings(_Section):
     def _masked(self, _: SecretStr) -> str:
         return self.sqlalchemy_url.render_as_string(hide_password=True)
 
+    def with_dbname(self, dbname: str) -> Self:
+        """Return the same server and role with another database."""
+        url = self.sqlalchemy_url.set(database=dbname).render_as_string(hide_password=False)
+        return self.model_copy(update={"url": SecretStr(url)})
+
     @property
     def sqlalchemy_url(self) -> URL:
         """The URL with its password, if it has one; SQLAlchemy hides it in repr and str."""

@@ -24,6 +24,7 @@ from chanuka_ops.postgres.process import Account
 
 log = logging.getLogger(__name__)
 
+LOCATION = "LOCATION"  # a file that names the directory that was taken instead
 REACHABLE_BASE = Path("/var/lib/chanuka_ops")
 FALLBACK_ACCOUNTS = ("postgres", "nobody")
 SOCKET_PATH_MAX_BYTES = 100  # a socket's whole path has 107 bytes on Linux, 103 on macOS
@@ -63,9 +64,17 @@ def make_home(preferred: Path, account: Account | None) -> Path:
         make_own(elsewhere)
     except OSError as error:
         raise errors.ServerError(f"no directory for the server's files: {error}") from None
-    (preferred / "LOCATION").write_text(f"{elsewhere}\n", encoding="utf-8")
+    (preferred / LOCATION).write_text(f"{elsewhere}\n", encoding="utf-8")
     log.debug("%s can't reach %s: the server's files are in %s", account.name, preferred, elsewhere)
     return elsewhere
+
+
+def known_home(preferred: Path) -> Path:
+    """Return where `make_home` put the files of `preferred`, without making anything."""
+    try:
+        return Path((preferred / LOCATION).read_text(encoding="utf-8").strip())
+    except OSError:
+        return preferred
 
 
 def make_own(path: Path) -> None:

@@ -60,6 +60,7 @@ def die_with_parent(signal_number: int) -> Callable[[], None] | None:
     parent = os.getpid()
 
     def ask_the_kernel() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job inherits it ignored
         libc.prctl(_PR_SET_PDEATHSIG, signal_number)
         if os.getppid() != parent:  # it died before we could ask
             os._exit(128 + signal_number)
@@ -70,14 +71,20 @@ def die_with_parent(signal_number: int) -> Callable[[], None] | None:
 class Running:
     """A program under way. Use `started()`, which ends it however the block ends."""
 
-    def __init__(self, process: subprocess.Popen[str], name: str, on_line: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        name: str,
+        on_line: Callable[[str], None] | None,
+        on_stderr: Callable[[str], None] | None,
+    ) -> None:
         self._process = process
         self.name = name
         self._out: deque[str] = deque(maxlen=KEPT_LINES)
         self._err: deque[str] = deque(maxlen=KEPT_LINES)
         self._readers = [
             threading.Thread(target=_read, args=(process.stdout, self._out, on_line), daemon=True),
-            threading.Thread(target=_read, args=(process.stderr, self._err, None), daemon=True),
+            threading.Thread(target=_read, args=(process.stderr, self._err, on_stderr), daemon=True),
         ]
         for reader in self._readers:
             reader.start()
@@ -134,10 +141,11 @@ def started(
     account: Account | None = None,
     pass_fds: Sequence[int] = (),
     on_line: Callable[[str], None] | None = None,
+    on_stderr: Callable[[str], None] | None = None,
 ) -> Iterator[Running]:
     """Start a program for the block; at the block's end it has ended, by itself or by `stop()`.
 
-    `on_line` is called, from a thread, for each line of its standard output. `env` is added to this environment.
+    `on_line` is called, from a thread, for each line of its standard output, `on_stderr` likewise. `env` is added to this environment.
     Errors: `ToolFailed` where it can't be started.
     """
     words = [str(word) for word in argv]
@@ -162,7 +170,7 @@ def started(
     except OSError as error:
         raise errors.ToolFailed(f"{words[0]} can't be started: {error.strerror}") from None
     log.debug("started %s as pid %d", name, process.pid, extra={"event": "tool.started"})
-    running = Running(process, name, on_line)
+    running = Running(process, name, on_line, on_stderr)
     try:
         if stdin is not None and process.stdin is not None:
             with suppress(BrokenPipeError):  # it ended without reading; its status says why

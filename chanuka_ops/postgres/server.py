@@ -86,6 +86,15 @@ class Server:
         return DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False)))
 
 
+def embedded_major(state_dir: Path) -> int | None:
+    """Return the major version of the embedded server's data, None before there is any."""
+    home = homes.known_home(state_dir / "postgres")
+    try:
+        return int((home / "data" / "PG_VERSION").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
 @contextmanager
 def embedded(state_dir: Path, binaries: Binaries, *, superuser: str = "chanuka") -> Iterator[Server]:
     """Use the embedded server, starting it (and making its cluster) where it isn't up; its data stays.

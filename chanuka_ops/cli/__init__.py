@@ -1,0 +1,1 @@
+"""Face 1: people and scripts. No Dagster here."""

@@ -1,0 +1,160 @@
+"""What every command shares: its options, its output, its way to end.
+
+With `--json` standard output holds exactly one JSON document, also after an error; all else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from chanuka_ops import config, context, logs
+from chanuka_ops.orchestrators.database import DatabaseOrchestrator
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+SHOW_PROGRESS_AFTER_S = 1.0
+STATUS_STYLES = {
+    "ok": "green", "done": "green", "proven": "green", "applied": "green",
+    "info": "cyan", "verified": "cyan",
+    "warning": "yellow", "taken": "yellow", "refused": "yellow",
+    "unknown": "magenta",
+    "critical": "bold red", "failed": "bold red", "damaged": "bold red",
+}  # fmt: skip
+
+
+@dataclass
+class Face:
+    """The command line's state: where output goes, and which database is meant."""
+
+    as_json: bool = False
+    database: str = "main"
+    out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+
+    def settings(self) -> config.Settings:
+        """Load the settings. Errors: `ConfigurationError`."""
+        return config.load()
+
+    @contextmanager
+    def opened(self) -> Iterator[DatabaseOrchestrator]:
+        """Open the database that is meant, with progress shown. Errors: see `DatabaseOrchestrator.open`."""
+        with self.watched(), DatabaseOrchestrator.open(self.settings(), self.database) as orchestrator:
+            yield orchestrator
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Show a bar on the terminal for each step that takes over a second."""
+        if not self.err.is_terminal:
+            yield
+            return
+        with _Bars(self.err) as bars, context.scope(on_progress=bars.show):
+            yield
+
+    def answer(self, document: dict[str, Any]) -> None:
+        """Print the one JSON document."""
+        click.echo(json.dumps(document, indent=2, default=str))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table for a person."""
+        table = Table(
+            title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+        )
+        for column in columns:
+            numeric = column in {"seconds", "bytes", "rows", "files", "attempts", "value", "threshold"}
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(styled(cell) for cell in row))
+        self.out.print(table)
+
+    def say(self, words: str) -> None:
+        """Print a sentence for a person."""
+        self.out.print(Text(words))
+
+
+class _Bars:
+    """Bars that appear only where a step takes over a second."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn(),
+            console=console, transient=True,
+        )  # fmt: skip
+        self._tasks: dict[str, tuple[TaskID, logs.Stopwatch]] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, step: context.Progress) -> None:
+        if step.label not in self._tasks:
+            task = self._progress.add_task(step.label, total=step.total, visible=False, amount="")
+            self._tasks = {**self._tasks, step.label: (task, logs.Stopwatch())}
+        task, watch = self._tasks[step.label]
+        finished = step.total is not None and step.done >= step.total
+        self._progress.update(
+            task,
+            completed=step.done,
+            total=step.total,
+            amount=_amount(step),
+            visible=watch.seconds > SHOW_PROGRESS_AFTER_S and not finished,
+        )
+        if finished:
+            del self._tasks[step.label]
+
+
+def _amount(step: context.Progress) -> str:
+    if step.unit == "bytes":
+        whole = f" of {step.total / 1e6:.0f}" if step.total else ""
+        return f"{step.done / 1e6:.0f}{whole} MB"
+    whole = f" of {step.total:,}" if step.total else ""
+    return f"{step.done:,}{whole} {step.unit}"
+
+
+def styled(cell: object) -> Text:
+    """Return a table's cell; a status has its colour."""
+    words = "" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    return Text(words, style=STATUS_STYLES.get(words, ""))
+
+
+def _set(attribute: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> Any:
+        if value:
+            setattr(ctx.ensure_object(Face), attribute, value)
+        return value
+
+    return callback
+
+
+def common(command: _F) -> _F:
+    """Give a command `--database` and `--json`, and the `Face` as its first argument."""
+
+    @click.option(
+        "--database",
+        metavar="NAME",
+        expose_value=False,
+        callback=_set("database"),
+        help="Which database of the settings (default: main).",
+    )
+    @click.option(
+        "--json", "as_json", is_flag=True, expose_value=False, callback=_set("as_json"), help="Print one JSON document."
+    )
+    @click.pass_context
+    @functools.wraps(command)
+    def with_face(ctx: click.Context, /, *args: Any, **kwargs: Any) -> Any:
+        return command(ctx.ensure_object(Face), *args, **kwargs)
+
+    return with_face  # type: ignore[return-value]  # click's decorators return a plain callable of the same use

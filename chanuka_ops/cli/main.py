@@ -1,0 +1,78 @@
+"""`chanuka-ops`: one group per capability. Errors become exit codes here, once.
+
+0 done · 1 failed, or findings at or above --fail-on · 2 usage or configuration · 3 refused by a guard · 4 outcome unknown
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+import click
+from rich.text import Text
+
+from chanuka_ops import context, errors, logs
+from chanuka_ops.cli import backup, configuration, db, demo, health, migrate, optimise, up
+from chanuka_ops.cli.face import Face, common
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Log each step on standard error.")
+@click.option("--log-json", is_flag=True, help="Log as JSON lines.")
+@click.version_option(package_name="chanuka-ops", prog_name="chanuka-ops")
+@common
+def cli(_: Face, *, verbose: bool, log_json: bool) -> None:
+    """Operate PostgreSQL: proved, not hoped."""
+    logs.configure(as_json=log_json, level=logging.DEBUG if verbose else logging.WARNING)
+
+
+for command in (
+    demo.demo,
+    up.up,
+    configuration.config,
+    db.db,
+    migrate.migrate,
+    backup.backup,
+    health.health,
+    optimise.optimise,
+):
+    cli.add_command(command)
+
+
+def run(args: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    face = Face()
+    try:
+        code = cli.main(args, prog_name="chanuka-ops", standalone_mode=False, obj=face)
+    except click.ClickException as error:
+        return _failed(face, error.format_message(), type(error).__name__, 2)
+    except errors.ChanukaError as error:
+        return _failed(face, logs.redact(str(error)), type(error).__name__, error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _failed(face, "interrupted: what was started was stopped", "Interrupted", errors.Interrupted.exit_code)
+    return int(code or 0)
+
+
+def _failed(face: Face, message: str, kind: str, code: int) -> int:
+    if face.as_json:
+        face.answer({"error": {"kind": kind, "message": message, "exit_code": code}})
+    face.err.print(Text.assemble((f"{kind}: ", "bold red"), message))
+    return code
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    """Take SIGTERM for Ctrl-C: both unwind, so that every tool and statement that was started is stopped."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Be the console script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    with context.scope():
+        sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""`chanuka-ops migrate …`."""
+
+from __future__ import annotations
+
+import click
+
+from chanuka_ops.cli.face import Face, common
+from chanuka_ops.migrator.model import Migrated
+
+
+@click.group()
+def migrate() -> None:
+    """Plan and run migrations."""
+
+
+@migrate.command("plan")
+@common
+def plan(face: Face) -> None:
+    """Say what is pending and what stands in the way."""
+    with face.opened() as orchestrator:
+        found = orchestrator.migration_plan()
+    if face.as_json:
+        face.answer(found.to_json())
+        return
+    face.say(
+        f"current: {found.current or 'empty'} · heads: {', '.join(found.heads) or 'none'} · plan {found.plan_hash[:12]}"
+    )
+    rows = [
+        (r.revision, r.doc, "destructive" if r.destructive else "", "" if r.transactional else "not in one transaction")
+        for r in found.pending
+    ]
+    face.table("Pending", ("revision", "what", "data", "how"), rows)
+    for problem in found.problems:
+        face.say(f"{problem.kind}: {problem.message}")
+
+
+@migrate.command("up")
+@click.option("--to", default="head", show_default=True, metavar="REVISION")
+@common
+def up(face: Face, *, to: str) -> None:
+    """Migrate up."""
+    with face.opened() as orchestrator:
+        _answer(face, orchestrator.migrate(to))
+
+
+@migrate.command("down")
+@click.option("--to", required=True, metavar="REVISION", help="The revision to be at afterwards, or base.")
+@common
+def down(face: Face, *, to: str) -> None:
+    """Migrate down; what a revision made is dropped with its data."""
+    with face.opened() as orchestrator:
+        _answer(face, orchestrator.roll_back(to))
+
+
+def _answer(face: Face, migrated: Migrated) -> None:
+    if face.as_json:
+        face.answer(migrated.to_json())
+        return
+    rows = [(step.revision, step.seconds, step.attempts) for step in migrated.applied]
+    face.table(f"{migrated.before or 'empty'} → {migrated.after or 'empty'}", ("revision", "seconds", "attempts"), rows)

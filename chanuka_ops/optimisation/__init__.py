@@ -1,0 +1,1 @@
+"""Advice, approved change, measured gain."""

@@ -1,0 +1,185 @@
+"""The composition root: settings → manager → services, opened and closed in order.
+
+Where no database is configured, the embedded server is used, and runs for as long as it's used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import text
+
+from chanuka_ops import context, errors
+from chanuka_ops.backup.model import Created, Drilled, Listed, Verified
+from chanuka_ops.backup.service import BackupService
+from chanuka_ops.config import DatabaseSettings, Settings
+from chanuka_ops.db.manager import ConnectionManager, Probe
+from chanuka_ops.health import service as health_service
+from chanuka_ops.health.model import HealthReport
+from chanuka_ops.migrator.model import Migrated
+from chanuka_ops.migrator.model import Plan as MigrationPlan
+from chanuka_ops.migrator.service import Migrator
+from chanuka_ops.optimisation.model import Applied
+from chanuka_ops.optimisation.model import Plan as OptimisationPlan
+from chanuka_ops.optimisation.service import Optimiser
+from chanuka_ops.postgres import binaries
+from chanuka_ops.postgres.server import embedded, embedded_major
+
+log = logging.getLogger(__name__)
+
+EMBEDDED_DATABASE = "chanuka"
+MAINTENANCE_DATABASE = "postgres"  # where one connects to make another database
+
+
+class DatabaseOrchestrator:
+    """Everything this program does with one database. Use `open()`."""
+
+    def __init__(self, settings: Settings, manager: ConnectionManager) -> None:
+        self.settings = settings
+        self.manager = manager
+        self.migrator = Migrator(manager, settings.operations.migration)
+        self.backups = BackupService(settings)
+        self.optimiser = Optimiser(manager, settings.operations.optimisation)
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: Settings, name: str = "main") -> Iterator[Self]:
+        """Open one database's services for the block; nothing connects before it's used.
+
+        Errors: `ConfigurationError` for an unknown name; `ServerMissing`, `ServerError` for the embedded server.
+        """
+        with (
+            context.scope(database=name),
+            database_settings(settings, name) as database,
+            ConnectionManager(name, database) as manager,
+        ):
+            yield cls(settings, manager)
+
+    @property
+    def name(self) -> str:
+        """The database's name in the settings."""
+        return self.manager.name
+
+    def probe(self) -> Probe:
+        """Ask the server what it is. Errors: `ConnectError`."""
+        return self.manager.probe()
+
+    def setup(self) -> tuple[bool, Migrated]:
+        """Make the database if it isn't there, and migrate it to the newest revision: (whether it was made, steps).
+
+        Errors: `ConnectError`, `PermissionDenied`, and those of `migrate`.
+        """
+        created = create_database(self.name, self.manager.settings)
+        return created, self.migrate()
+
+    def migration_plan(self) -> MigrationPlan:
+        """Say what is pending. Errors: `ConnectError`, `ConfigurationError`."""
+        with context.scope(operation="migrate"):
+            return self.migrator.plan()
+
+    def migrate(self, to: str = "head") -> Migrated:
+        """Migrate up to a revision. Errors: `LockHeld`, `HeadsConflict`, `LockTimeout`, `MigrationFailed`."""
+        with context.scope(operation="migrate"):
+            return self.migrator.up(to)
+
+    def roll_back(self, to: str) -> Migrated:
+        """Migrate down to a revision. Errors: as `migrate`."""
+        with context.scope(operation="rollback"):
+            return self.migrator.down(to)
+
+    def health(self, only: Collection[str] | None = None) -> HealthReport:
+        """Check the database's health; a server that is down is a finding, not an error.
+
+        Errors: `ConfigurationError` for an unknown check; `RefusedError` where health monitoring is switched off.
+        """
+        if not self.settings.features.health_monitoring:
+            raise errors.RefusedError("features.health_monitoring is false: health checks are switched off")
+        with context.scope(operation="health"):
+            return health_service.check(self.manager, self.settings.operations.monitoring, only=only)
+
+    def backup(self) -> Created:
+        """Take a backup. Errors: see `BackupService.create`."""
+        with context.scope(operation="backup"):
+            return self.backups.create(self.manager)
+
+    def verify(self, backup_id: str) -> Verified:
+        """Reread a backup's bytes. Errors: see `BackupService.verify`."""
+        with context.scope(operation="verify"):
+            return self.backups.verify(backup_id)
+
+    def drill(self, backup_id: str | None = None) -> Drilled:
+        """Prove a backup, by default the newest. Errors: see `BackupService.drill`."""
+        with context.scope(operation="drill"):
+            return self.backups.drill(backup_id or self.backups.newest(self.name))
+
+    def backup_list(self) -> list[Listed]:
+        """List this database's backups. Errors: `StoreError`."""
+        return self.backups.catalogue(self.name)
+
+    def optimise_plan(self, report: HealthReport | None = None) -> OptimisationPlan:
+        """Turn health findings into advice. Errors: `DatabaseError`."""
+        with context.scope(operation="optimise"):
+            evidence = report or health_service.check(self.manager, self.settings.operations.monitoring)
+            return self.optimiser.plan(evidence.findings)
+
+    def optimise_apply(self, plan: OptimisationPlan, only: Collection[str] | None = None) -> list[Applied]:
+        """Carry out what needs no approval: VACUUM and ANALYZE. Errors: `LockHeld`, `DatabaseError`."""
+        with context.scope(operation="optimise"):
+            return self.optimiser.apply(plan, only=only)
+
+
+@contextmanager
+def database_settings(settings: Settings, name: str) -> Iterator[DatabaseSettings]:
+    """Give a database's settings for the block: the configured one's, or the running embedded server's.
+
+    Errors: `ConfigurationError`, `ServerMissing`, `ServerError`.
+    """
+    if settings.databases:
+        yield settings.database(name)
+        return
+    if name != "main":
+        settings.database(name)  # says that it isn't configured
+    try:
+        found = binaries.find(
+            configured=settings.postgres.bin_dir,
+            server_major=embedded_major(settings.state_dir),
+            programs=(*binaries.SERVER, *binaries.CLIENT),
+        )
+    except errors.ToolMissing as missing:
+        raise errors.ServerMissing(
+            f"no database is configured (DATABASE_URL, or databases.main.url in chanuka.toml), and no server can be"
+            f" embedded: {missing}"
+        ) from None
+    with embedded(settings.state_dir, found) as server:
+        database = server.settings(EMBEDDED_DATABASE)
+        create_database(name, database)
+        yield database
+
+
+def create_database(name: str, database: DatabaseSettings) -> bool:
+    """Make the database if it isn't there; return whether it was made. Errors: `ConnectError`, `PermissionDenied`."""
+    with ConnectionManager(name, database) as manager:
+        try:
+            manager.probe()
+        except errors.DatabaseMissing:
+            pass
+        else:
+            return False
+    dbname = database.sqlalchemy_url.database
+    elsewhere = ConnectionManager(name, database.with_dbname(MAINTENANCE_DATABASE))
+    with elsewhere, elsewhere.autocommit() as connection:
+        quoted = connection.execute(text("select quote_ident(cast(:name as text))"), {"name": dbname}).scalar_one()
+        connection.exec_driver_sql(
+            f"create database {quoted} template template0 encoding 'UTF8'", execution_options={"no_parameters": True}
+        )
+    log.info("database %s was made", dbname, extra={"event": "database.created"})
+    return True
+
+
+def default_report_path(settings: Settings) -> Path:
+    """Where the newest report goes."""
+    return settings.state_dir / "reports" / "report.html"

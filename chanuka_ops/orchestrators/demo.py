@@ -1,0 +1,109 @@
+"""The demonstration: from nothing to a proven backup, every step through the orchestrators that Dagster's jobs call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from chanuka_ops import context, errors
+from chanuka_ops.config import Settings
+from chanuka_ops.dataset import service as dataset
+from chanuka_ops.dataset.model import DatasetSummary
+from chanuka_ops.db.manager import Probe
+from chanuka_ops.migrator.model import Migrated
+from chanuka_ops.orchestrators import nightly, reporting
+from chanuka_ops.orchestrators.database import DatabaseOrchestrator, default_report_path
+from chanuka_ops.orchestrators.nightly import Cycle
+from chanuka_ops.orchestrators.steps import Step, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstrated:
+    """What the demonstration did, and where its report is."""
+
+    steps: tuple[Step, ...]
+    cycle: Cycle
+    report: Path
+
+    def to_json(self) -> dict[str, object]:
+        """Return the document of `demo --json`."""
+        drill = self.cycle.drill
+        return {
+            "steps": [step.to_json() for step in self.steps],
+            "status": "done",
+            "report": str(self.report),
+            "backup_id": drill.backup_id,
+            "tier": drill.tier,
+            "tables_compared": drill.tables_compared,
+            "rows_compared": drill.rows_compared,
+            "mismatches": [item.model_dump() for item in (*drill.mismatches, *drill.structure_problems)],
+            "health": str(self.cycle.health.status) if self.cycle.health else None,
+        }
+
+
+def demonstrate(settings: Settings, name: str, *, scale: int, on_step: Callable[[Step], None]) -> Demonstrated:
+    """Migrate, load the data set, then run the nightly cycle and write the report.
+
+    Errors: `RefusedError` in production, and for a database that holds somebody's own tables; those of each step.
+    """
+    if settings.environment == "production":
+        raise errors.RefusedError("environment is production: the demonstration loads invented data and is refused")
+    steps = Steps(on_step)
+    report = default_report_path(settings)
+    with ExitStack() as stack:
+        orchestrator = steps.run(
+            "server",
+            lambda: stack.enter_context(DatabaseOrchestrator.open(settings, name)),
+            lambda opened: _server_said(opened.probe()),
+        )
+        _refuse_foreign(orchestrator)
+        steps.run("migrate", orchestrator.migrate, _migrate_said)
+        steps.run("data", lambda: _load(orchestrator, scale), _data_said)
+        cycle = nightly.cycle(orchestrator, steps)
+        version = _version(orchestrator.probe())
+        steps.run("report", lambda: _write_report(report, cycle, steps, version), str)
+    return Demonstrated(tuple(steps.done), cycle, report)
+
+
+def _load(orchestrator: DatabaseOrchestrator, scale: int) -> DatasetSummary:
+    with context.scope(operation="data"):
+        return dataset.load(orchestrator.manager, scale=scale)
+
+
+def _write_report(path: Path, cycle: Cycle, steps: Steps, version: str) -> Path:
+    reporting.write(path, title="chanuka_ops demonstration", cycle=cycle, steps=steps.done, server_version=version)
+    return path
+
+
+def _refuse_foreign(orchestrator: DatabaseOrchestrator) -> None:
+    """Keep the demonstration out of a database that is in use for something else."""
+    if orchestrator.migration_plan().current is not None:
+        return  # our schema; the data set itself refuses where its tables hold rows that it didn't make
+    tables = dataset.tables_present(orchestrator.manager)
+    if tables:
+        listing = ", ".join(tables[:5])
+        raise errors.RefusedError(
+            f"database {orchestrator.name!r} already holds {len(tables)} tables ({listing}), and the demonstration"
+            f" would mix its own with them. Point DATABASE_URL at an empty database. Nothing was changed."
+        )
+
+
+def _server_said(probe: Probe) -> str:
+    return f"PostgreSQL {_version(probe)}, {probe.role}, {probe.latency_ms} ms away"
+
+
+def _version(probe: Probe) -> str:
+    return f"{probe.major}.{probe.server_version % 10000}"
+
+
+def _migrate_said(migrated: Migrated) -> str:
+    if not migrated.applied:
+        return f"nothing to migrate, at {migrated.after}"
+    return f"{len(migrated.applied)} revisions, now at {migrated.after}"
+
+
+def _data_said(summary: DatasetSummary) -> str:
+    rows = f"{sum(summary.tables.values()):,} rows in {len(summary.tables)} tables"
+    return rows if summary.created else f"{rows}, already there"

@@ -1,0 +1,106 @@
+"""The whole cycle, as plain Python: health → backup → drill → optimise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chanuka_ops import errors
+from chanuka_ops.backup.model import Created, Drilled, Verified
+from chanuka_ops.health.model import HealthReport
+from chanuka_ops.optimisation.model import Applied, Plan
+from chanuka_ops.orchestrators.database import DatabaseOrchestrator
+from chanuka_ops.orchestrators.steps import Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What one cycle found, made and proved. `health` is None where health monitoring is switched off."""
+
+    health: HealthReport | None
+    backup: Created
+    verified: Verified
+    drill: Drilled
+    plan: Plan
+    applied: tuple[Applied, ...]
+
+
+def cycle(orchestrator: DatabaseOrchestrator, steps: Steps) -> Cycle:
+    """Run the cycle.
+
+    Errors: `BackupDamaged` where the new backup can't be read back, `DrillFailed` naming what differs, and those of
+    each step.
+    """
+    health = None
+    if orchestrator.settings.features.health_monitoring:
+        health = steps.run("health", orchestrator.health, health_said)
+    created = steps.run("backup", orchestrator.backup, backup_said)
+    verified = steps.run("verify", lambda: require_whole(orchestrator.verify(created.backup_id)), verify_said)
+    drill = steps.run("drill", lambda: require_proven(orchestrator.drill(created.backup_id)), drill_said)
+    plan = steps.run("optimise plan", lambda: orchestrator.optimise_plan(health), lambda p: f"{len(p.advice)} advice")
+    applied = steps.run("optimise apply", lambda: orchestrator.optimise_apply(plan), applied_said)
+    return Cycle(health, created, verified, drill, plan, tuple(applied))
+
+
+def require_whole(verified: Verified) -> Verified:
+    """Return what was verified. Errors: `BackupDamaged` naming each file that isn't as it was written."""
+    if verified.problems:
+        listing = ", ".join(f"{problem.file} ({problem.kind})" for problem in verified.problems)
+        raise errors.BackupDamaged(f"backup {verified.backup_id} is damaged: {listing}")
+    return verified
+
+
+def require_proven(drill: Drilled) -> Drilled:
+    """Return a drill that proved its backup. Errors: `DrillFailed` naming what differs."""
+    if drill.proven:
+        return drill
+    damaged = [f"{problem.file} ({problem.kind})" for problem in drill.problems]
+    differing = [
+        f"{item.object}: {item.source} at the source, {item.restored} in the restored copy"
+        for item in (*drill.mismatches, *drill.structure_problems)
+    ]
+    listing = "; ".join((damaged + differing)[:10])
+    raise errors.DrillFailed(f"backup {drill.backup_id} is not proven: {listing}")
+
+
+def health_said(report: HealthReport) -> str:
+    """Say a health report in a line."""
+    counted = [finding for finding in report.findings if finding.status != "ok"]
+    return f"{report.status}: {len(counted)} findings by {len(report.checks)} checks"
+
+
+def backup_said(created: Created) -> str:
+    """Say a backup in a line."""
+    return (
+        f"{created.backup_id}: {created.tables} tables, {created.rows:,} rows, "
+        f"{megabytes(created.source_bytes)} in {megabytes(created.bytes)}"
+    )
+
+
+def verify_said(verified: Verified) -> str:
+    """Say a verification in a line."""
+    return f"{verified.files} files, {megabytes(verified.bytes)} reread: tier {verified.tier}"
+
+
+def drill_said(drill: Drilled) -> str:
+    """Say a drill in a line."""
+    return (
+        f"{drill.tables_compared} tables, {drill.rows_compared:,} rows compared, "
+        f"{len(drill.mismatches) + len(drill.structure_problems)} differ: tier {drill.tier}"
+    )
+
+
+def applied_said(applied: list[Applied]) -> str:
+    """Say what the optimiser did in a line."""
+    counts: dict[str, int] = {}
+    for item in applied:
+        counts[item.outcome] = counts.get(item.outcome, 0) + 1
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "nothing to do"
+
+
+def megabytes(size: int) -> str:
+    """Write a size in MB.
+
+    >>> megabytes(52_428_800)
+    '52.4 MB'
+    """
+    return f"{size / 1e6:.1f} MB"

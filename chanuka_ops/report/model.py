@@ -1,0 +1,110 @@
+"""What a report is made of. The orchestrator fills it; nothing here knows where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the run. `started_s` is the offset from the run's start; None: it began when the one before ended."""
+
+    name: str
+    status: str
+    seconds: float
+    detail: str = ""
+    started_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRow:
+    """One finding of a health check; `object` None: the whole database."""
+
+    check: str
+    status: str
+    object: str | None
+    value: float | int | str | None
+    unit: str
+    threshold: float | int | str | None
+    summary: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Findings, how many there are of each status, and how many checks judged or could not look."""
+
+    status: str
+    findings: tuple[FindingRow, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    checks_judged: int = 0
+    checks_unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TableProof:
+    """One table in the source and in the restored copy. Rows None: not counted there."""
+
+    table: str
+    source_rows: int | None
+    restored_rows: int | None
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What is known of the backup. `tier` is how far it got: taken, verified, proven.
+
+    `coverage` is the share of the source's tables that were compared, 0 to 1; None: not compared.
+    `mismatches` are sentences, each naming its object.
+    """
+
+    backup_id: str
+    tier: str
+    files: int | None = None
+    bytes: int | None = None
+    source_bytes: int | None = None
+    tables_compared: int = 0
+    rows_compared: int = 0
+    coverage: float | None = None
+    restore_seconds: float | None = None
+    mismatches: tuple[str, ...] = ()
+    tables: tuple[TableProof, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdviceRow:
+    """One piece of advice and, where it was tried, what came of it."""
+
+    kind: str
+    object: str
+    reason: str
+    sql: str
+    gain_bytes: int | None
+    risk: str
+    lock: str
+    outcome: str | None = None
+    outcome_reason: str | None = None
+    gained_bytes: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything one page says. `generated_at` carries a time zone; the page shows UTC.
+
+    A part that is None wasn't done in this run, and the page says so rather than leave it out.
+    """
+
+    title: str
+    generated_at: datetime
+    database: str
+    server_version: str
+    status: str
+    steps: tuple[Step, ...] = ()
+    health: Health | None = None
+    proof: Proof | None = None
+    advice: tuple[AdviceRow, ...] | None = None
+    run_id: str | None = None
