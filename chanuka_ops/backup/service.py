@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from chanuka_ops import context, errors
 from chanuka_ops.backup import drill as drills

@@ -1,6 +1,7 @@
 """`chanuka-ops`: one group per capability. Errors become exit codes here, once.
 
-0 done · 1 failed, or findings at or above --fail-on · 2 usage or configuration · 3 refused by a guard · 4 outcome unknown
+0 done · 1 failed, or findings at or above --fail-on · 2 usage or configuration · 3 refused by a guard ·
+4 outcome unknown
 """
 
 from __future__ import annotations

@@ -28,6 +28,9 @@ def plan(face: Face) -> None:
         return
     rows = [(a.id, a.kind, a.object, a.reason, a.risk, a.lock) for a in found.advice]
     face.table("Advice", ("id", "kind", "object", "reason", "risk", "lock"), rows)
+    if found.withheld:
+        withheld = [(item.check, item.object, item.reason) for item in found.withheld]
+        face.table("No advice on these", ("check", "object", "why"), withheld)
 
 
 @optimise.command("apply")

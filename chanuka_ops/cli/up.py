@@ -47,7 +47,18 @@ def up(face: Face, *, port: int, host: str) -> None:
         _write_home(home, with_storage=storage is not None)
         if storage is not None:
             env[STORAGE_VARIABLE] = storage
-        argv = [sys.executable, "-m", "dagster", "dev", "-w", home / "workspace.yaml", "-h", host, "-p", str(port)]
+        argv: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "dagster",
+            "dev",
+            "-w",
+            home / "workspace.yaml",
+            "-h",
+            host,
+            "-p",
+            str(port),
+        ]
         face.err.print(f"Dagster's UI will be at http://{host}:{port} in a few seconds; Ctrl-C ends it")
         running = stack.enter_context(process.started(argv, env=env, cwd=home, on_line=_pass_on, on_stderr=_pass_on))
         running.wait(deadline_s=FOREVER_S)

@@ -145,7 +145,8 @@ def started(
 ) -> Iterator[Running]:
     """Start a program for the block; at the block's end it has ended, by itself or by `stop()`.
 
-    `on_line` is called, from a thread, for each line of its standard output, `on_stderr` likewise. `env` is added to this environment.
+    `on_line` is called, from a thread, for each line of its standard output, `on_stderr` likewise.
+    `env` is added to this environment.
     Errors: `ToolFailed` where it can't be started.
     """
     words = [str(word) for word in argv]

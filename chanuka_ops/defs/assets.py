@@ -1,0 +1,69 @@
+"""External assets, one per database and subject: what the ops did lands on them, and the UI plots it.
+
+Freshness is per asset in Dagster, so there is one for each database. An op reports a materialisation or a check; the
+asset itself isn't executed.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from chanuka_ops import config
+from chanuka_ops.backup.model import Tier
+from chanuka_ops.backup.service import BackupService
+
+GROUP = "postgresql"
+
+
+def names(settings: config.Settings) -> list[str]:
+    """Return the databases there are; the embedded one is called main."""
+    return sorted(settings.databases) or ["main"]
+
+
+def backups_key(database: str) -> dg.AssetKey:
+    """Return the key of a database's backups."""
+    return dg.AssetKey(["backups", database])
+
+
+def health_key(database: str) -> dg.AssetKey:
+    """Return the key of a database's health."""
+    return dg.AssetKey(["health", database])
+
+
+def schema_key(database: str) -> dg.AssetKey:
+    """Return the key of a database's schema."""
+    return dg.AssetKey(["schema", database])
+
+
+def specs(settings: config.Settings) -> list[dg.AssetSpec]:
+    """Declare the assets."""
+    found = []
+    for name in names(settings):
+        found.append(_spec(backups_key(name), f"Backups of {name}, as far as they are proven."))
+        found.append(_spec(schema_key(name), f"The schema of {name}, as migrations left it."))
+        if settings.features.health_monitoring:
+            found.append(_spec(health_key(name), f"Findings on {name}."))
+    return found
+
+
+def checks(settings: config.Settings) -> Sequence[dg.AssetChecksDefinition]:
+    """Declare the checks; each can also be run by itself."""
+    return [_newest_backup_is_proven(name) for name in names(settings)]
+
+
+def _spec(key: dg.AssetKey, description: str) -> dg.AssetSpec:
+    return dg.AssetSpec(key, description=description, group_name=GROUP, kinds={"postgres"})
+
+
+def _newest_backup_is_proven(name: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=backups_key(name), name="newest_backup_is_proven", description="From the manifests alone.")
+    def check() -> dg.AssetCheckResult:
+        listed = BackupService(config.load()).catalogue(name)
+        newest = listed[0] if listed else None
+        return dg.AssetCheckResult(
+            passed=newest is not None and newest.tier == Tier.PROVEN,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata={"backup_id": newest.backup_id if newest else "none", "tier": newest.tier if newest else "none"},
+        )
+
+    return check

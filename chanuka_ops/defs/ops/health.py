@@ -1,0 +1,47 @@
+"""Health: findings as metadata that plots, and as a table."""
+
+import dagster as dg
+from pydantic import Field
+
+from chanuka_ops.defs.assets import health_key
+from chanuka_ops.defs.resources import DatabaseResource, readable
+from chanuka_ops.health.model import HealthReport, Status
+
+
+class HealthConfig(dg.Config):
+    """Which checks to run."""
+
+    only: list[str] = Field([], description="Ids of checks; empty: all.")
+
+
+@dg.op(tags={"kind": "health"})
+def check_health(context: dg.OpExecutionContext, db: DatabaseResource, config: HealthConfig) -> None:
+    """Check the database's health. Findings don't fail the run; a server that can't be reached does."""
+    with readable():
+        db.orchestrator.probe()
+        report = db.orchestrator.health(config.only or None)
+    metadata = health_metadata(report)
+    context.log_event(dg.AssetMaterialization(health_key(db.database), metadata=metadata))
+    context.add_output_metadata(metadata)
+
+
+def health_metadata(report: HealthReport) -> dict[str, dg.MetadataValue]:
+    """Count the findings by status, add each plotted measurement, and list what is wrong."""
+    wrong = [finding for finding in report.findings if finding.status != Status.OK]
+    counts = {f"findings_{status}": sum(f.status == status for f in wrong) for status in Status if status != Status.OK}
+    measured = {r.check: r.value for r in report.checks if r.value is not None and r.unit}
+    lines = ["| status | check | object | summary |", "|---|---|---|---|"]
+    lines += [f"| {f.status} | {f.check} | {f.object or ''} | {_cell(f.summary)} |" for f in wrong]
+    return {
+        "status": dg.MetadataValue.text(report.status),
+        "checks": dg.MetadataValue.int(len(report.checks)),
+        "checks_unknown": dg.MetadataValue.int(sum(r.status == Status.UNKNOWN for r in report.checks)),
+        "health_seconds": dg.MetadataValue.float(report.seconds),
+        **{name: dg.MetadataValue.int(count) for name, count in counts.items()},
+        **{name: dg.MetadataValue.float(value) for name, value in measured.items()},
+        "findings": dg.MetadataValue.md("\n".join(lines)),
+    }
+
+
+def _cell(words: str) -> str:
+    return words.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,32 @@
+"""Optimisation: advice as metadata; VACUUM and ANALYZE carried out."""
+
+import dagster as dg
+from pydantic import Field
+
+from chanuka_ops.defs.resources import DatabaseResource, readable
+from chanuka_ops.orchestrators.nightly import applied_said
+
+
+class OptimiseConfig(dg.Config):
+    """What to do with the advice."""
+
+    apply: bool = Field(default=True, description="Carry out what needs no approval: VACUUM and ANALYZE.")
+
+
+@dg.op(ins={"after": dg.In(dg.Nothing)}, tags={"kind": "optimisation"})
+def plan_and_apply(context: dg.OpExecutionContext, db: DatabaseResource, config: OptimiseConfig) -> None:
+    """Plan, and apply what needs no approval."""
+    with readable():
+        plan = db.orchestrator.optimise_plan()
+        applied = db.orchestrator.optimise_apply(plan) if config.apply else []
+    lines = ["| kind | object | reason | statement |", "|---|---|---|---|"]
+    lines += [f"| {a.kind} | {a.object} | {a.reason} | `{a.sql}` |" for a in plan.advice]
+    context.add_output_metadata(
+        {
+            "advice": dg.MetadataValue.int(len(plan.advice)),
+            "applied": dg.MetadataValue.int(sum(item.outcome == "applied" for item in applied)),
+            "outcome": dg.MetadataValue.text(applied_said(applied)),
+            "gained_bytes": dg.MetadataValue.int(sum(item.gained_bytes or 0 for item in applied)),
+            "plan": dg.MetadataValue.md("\n".join(lines)),
+        }
+    )

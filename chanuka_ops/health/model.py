@@ -1,0 +1,293 @@
+"""The nouns of a health check. Frozen, and without I/O.
+
+A check reads rows with one named query, a pure rule turns the rows into findings, and the worst finding is the check's
+status. A check that could not look is `unknown`, which no report may hide behind an `ok`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+
+
+class Status(StrEnum):
+    """The monitoring world's own words, with an order: the worst of several is `worst(…)`."""
+
+    OK = "ok"
+    INFO = "info"
+    WARNING = "warning"
+    UNKNOWN = "unknown"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """Position from best to worst. Unknown stands above warning: what was not seen may be worse than a warning."""
+        return _ORDER.index(self)
+
+
+_ORDER = (Status.OK, Status.INFO, Status.WARNING, Status.UNKNOWN, Status.CRITICAL)
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """Return the worst of the statuses; ok where there is none.
+
+    >>> worst([Status.WARNING, Status.UNKNOWN, Status.OK])
+    <Status.UNKNOWN: 'unknown'>
+    """
+    return max(statuses, key=lambda status: status.rank, default=Status.OK)
+
+
+class Scope(StrEnum):
+    """What a finding is about: this database's contents, its sessions just now, or the whole server."""
+
+    DATABASE = "database"
+    SESSION = "session"
+    CLUSTER = "cluster"
+
+
+class Need(StrEnum):
+    """What a check can't look without. The value is what `health list` prints."""
+
+    SESSIONS = "pg_read_all_stats"
+    WAL_FILES = "pg_ls_waldir()"
+    CONFIG_FILES = "pg_file_settings"
+    PASSWORDS = "pg_authid"
+    TABLES = "SELECT on the tables"  # judged table by table, by the rule
+    SEQUENCES = "SELECT on the sequences"  # likewise
+
+
+CURES: Mapping[Need, str] = {
+    Need.SESSIONS: "grant pg_monitor to the role (it includes pg_read_all_stats)",
+    Need.WAL_FILES: "grant pg_monitor to the role (it may then list the WAL directory)",
+    Need.CONFIG_FILES: (
+        "as a superuser: grant select on pg_file_settings, pg_hba_file_rules to the role, and execute on functions"
+        " pg_show_all_file_settings(), pg_hba_file_rules(); or list the check under operations.monitoring.disabled"
+    ),
+    Need.PASSWORDS: (
+        "grant pg_read_all_data to the role (it may then read pg_authid), or list the check under"
+        " operations.monitoring.disabled"
+    ),
+    Need.TABLES: "grant pg_read_all_data to the role, or SELECT on the tables",
+    Need.SEQUENCES: "grant pg_read_all_data to the role, or SELECT on the sequences",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What every rule may know of the server. `now` is the server's clock; `server_version` is 180006 for 18.6."""
+
+    now: datetime
+    server_version: int
+    database: str
+    role: str = "postgres"
+    standby: bool = False
+    missing: frozenset[Need] = frozenset()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def major(self) -> int:
+        """The major version, 18 for 18.6."""
+        return self.server_version // 10000
+
+    def number(self, setting: str, default: float = 0.0) -> float:
+        """Return a numeric server setting in its base unit, or `default` where this version has none of that name."""
+        return float(self.settings.get(setting, default))
+
+    def is_on(self, setting: str) -> bool:
+        """Tell whether a boolean server setting is on."""
+        return self.settings.get(setting) == "on"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From where on a value is a finding: `first` with the check's first status, `second` with critical."""
+
+    first: float | None = None
+    second: float | None = None
+
+    def overlaid(self, first: float | None, second: float | None) -> Limits:
+        """Return the limits with what the settings state; a first limit raised past the second takes it along."""
+        low = self.first if first is None else first
+        high = self.second if second is None else second
+        if second is None and low is not None and high is not None:
+            high = max(low, high)
+        return Limits(low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    A finding of status ok is a measurement: it is plotted, and not listed. Without a value it is a note: why something
+    was not judged, which becomes the check's `reason` and keeps it from a plain ok.
+
+    `object` is schema-qualified and quoted where it names something of the database, so that SQL can be built from it.
+    """
+
+    check: str
+    status: Status
+    object: str | None
+    value: float | None
+    unit: str
+    threshold: float | None
+    summary: str
+    remedy: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of `health check`."""
+        return {
+            "check": self.check,
+            "status": str(self.status),
+            "object": self.object,
+            "value": self.value,
+            "unit": self.unit,
+            "threshold": self.threshold,
+            "summary": self.summary,
+            "remedy": self.remedy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a rule is given beside its rows: its check with the limits in force, and the facts of the server."""
+
+    check: Check
+    limits: Limits
+    facts: Facts
+
+    def judge(self, value: float) -> tuple[Status, float | None]:
+        """Return the status of a value, and the limit that decided."""
+        if self.limits.second is not None and value >= self.limits.second:
+            return worst([Status.CRITICAL, self.check.statuses[0]]), self.limits.second
+        if self.limits.first is not None and value >= self.limits.first:
+            return self.check.statuses[0], self.limits.first
+        return Status.OK, self.limits.first
+
+    def finding(
+        self,
+        object_: str | None,
+        summary: str,
+        remedy: str,
+        *,
+        value: float | None = None,
+        status: Status | None = None,
+    ) -> Finding:
+        """Make a finding: judged by its value where the check has limits, else of the check's own status."""
+        threshold = self.limits.first
+        if status is None and value is not None and self.check.limits != Limits():
+            status, threshold = self.judge(value)
+        rounded = round(float(value), 3) if value is not None else None
+        return Finding(
+            self.check.id,
+            self.check.statuses[0] if status is None else status,
+            object_,
+            rounded,
+            self.check.unit,
+            threshold,
+            summary,
+            remedy,
+        )
+
+    def note(self, summary: str) -> Finding:
+        """Say that something was not judged, where that is neither wrong nor a lack of rights."""
+        return self.finding(None, summary, "", status=Status.OK)
+
+    def unknown(self, object_: str | None, summary: str, remedy: str, *, value: float | None = None) -> Finding:
+        """Make a finding that says: here the check could not look."""
+        return self.finding(object_, summary, remedy, value=value, status=Status.UNKNOWN)
+
+
+Rule = Callable[[Rows, Case], Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A declaration: id, title, severity, query, rule and explanation in one place.
+
+    `title` is positive, so that "indexes are valid: ok" makes sense. `statuses` are the first limit's and the second's.
+    With `probes`, each row brings its own statement in `probe`, whose single value is put back as `probed`.
+    A check without a query is judged from what the run itself saw.
+    """
+
+    id: str
+    title: str
+    statuses: tuple[Status, ...]
+    rule: Rule
+    explanation: str
+    query: str | None = None
+    scope: Scope = Scope.DATABASE
+    unit: str = ""
+    limits: Limits = field(default_factory=Limits)
+    needs: tuple[Need, ...] = ()
+    min_version: int = 14
+    probes: bool = False
+
+    @property
+    def severity(self) -> str:
+        """The default severity, `warning → critical` where it rises with the number."""
+        return " → ".join(dict.fromkeys(str(status) for status in self.statuses))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of `health list`."""
+        return {
+            "check": self.id,
+            "title": self.title,
+            "severity": self.severity,
+            "min_version": self.min_version,
+            "needs": [str(need) for need in self.needs],
+            "scope": str(self.scope),
+            "unit": self.unit,
+            "warning": self.limits.first,
+            "critical": self.limits.second,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """How one check ended. `reason` says why it could not look; `value` is its worst measurement, for a chart."""
+
+    check: str
+    status: Status
+    seconds: float
+    findings: tuple[Finding, ...] = ()
+    reason: str | None = None
+    value: float | None = None
+    unit: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of `checks` in `health check`; a reason and a value only where there is one."""
+        row: dict[str, Any] = {"check": self.check, "status": str(self.status), "seconds": self.seconds}
+        if self.reason is not None:
+            row["reason"] = self.reason
+        if self.value is not None:
+            row |= {"value": self.value, "unit": self.unit}
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """One database's health at one time. `server_version` is text like "18.6", None where nobody answered."""
+
+    database: str
+    status: Status
+    server_version: str | None
+    seconds: float
+    findings: tuple[Finding, ...]
+    checks: tuple[CheckResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of `health check`."""
+        return {
+            "database": self.database,
+            "status": str(self.status),
+            "server_version": self.server_version,
+            "seconds": self.seconds,
+            "findings": [finding.to_json() for finding in self.findings],
+            "checks": [result.to_json() for result in self.checks],
+        }

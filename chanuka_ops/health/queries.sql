@@ -1,0 +1,688 @@
+-- What the checks read. Run with search_path = pg_catalog on a read-only connection; nothing here takes more than an
+-- ACCESS SHARE lock, and nearly nothing takes that: pg_relation_size() and pg_partition_tree() lock what they look at,
+-- so they would wait for the very DDL that the checks are to warn of; sizes are relpages instead. Names of user objects are always schema-qualified and quoted. Schemas that begin with pg_ are the
+-- server's own (nobody else may make one); what an extension owns is the extension's business.
+
+-- name: facts
+-- what: the server's version, clock, role and rights, read once before all checks
+select current_setting('server_version_num')::int as server_version,
+       clock_timestamp() as now,
+       current_database()::text as database,
+       current_user::text as role,
+       pg_is_in_recovery() as standby,
+       pg_has_role(current_user, 'pg_read_all_stats', 'usage') as sees_sessions,
+       has_function_privilege('pg_catalog.pg_ls_waldir()', 'execute') as sees_wal_files,
+       has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'execute')
+         and has_table_privilege('pg_catalog.pg_file_settings', 'select')
+         and has_function_privilege('pg_catalog.pg_hba_file_rules()', 'execute')
+         and has_table_privilege('pg_catalog.pg_hba_file_rules', 'select') as sees_config_files,
+       has_table_privilege('pg_catalog.pg_authid', 'select') as sees_passwords;
+
+-- name: settings
+-- what: every server setting in its base unit, and whether it waits for a restart
+select name, setting, pending_restart, context, source from pg_settings;
+
+-- name: connections
+-- what: client connections of the server, of each limited role and of each limited database, with what each may have
+select 'server' as kind, null::text as name,
+       count(*) filter (where backend_type = 'client backend') as used,
+       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+         - coalesce(current_setting('reserved_connections', true)::int, 0) as allowed,
+       count(*) filter (where backend_type = 'client backend' and state = 'idle') as idle
+  from pg_stat_activity
+union all
+select 'role', quote_ident(r.rolname), count(a.pid), r.rolconnlimit, count(a.pid) filter (where a.state = 'idle')
+  from pg_roles r
+  left join pg_stat_activity a on a.usesysid = r.oid and a.backend_type = 'client backend'
+ where r.rolconnlimit > 0 and r.rolcanlogin and not r.rolsuper
+ group by r.rolname, r.rolconnlimit
+union all
+select 'database', quote_ident(d.datname), count(a.pid), d.datconnlimit, count(a.pid) filter (where a.state = 'idle')
+  from pg_database d
+  left join pg_stat_activity a on a.datid = d.oid and a.backend_type = 'client backend'
+ where d.datconnlimit > 0 and d.datallowconn
+ group by d.datname, d.datconnlimit;
+
+-- name: sessions
+-- what: this database's client sessions but our own, with how long each has been in its state and what it holds
+select pid, usename::text as "user", application_name as application, state,
+       extract(epoch from clock_timestamp() - state_change)::float8 as state_s,
+       extract(epoch from clock_timestamp() - query_start)::float8 as query_s,
+       backend_xid is not null as holds_xid, backend_xmin is not null as holds_xmin,
+       left(regexp_replace(query, '\s+', ' ', 'g'), 120) as query
+  from pg_stat_activity
+ where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend';
+
+-- name: lock_waits
+-- what: who waits for a lock and on whom, and each one that is waited for
+with waiting as (
+  select a.pid, array(select distinct b from unnest(pg_blocking_pids(a.pid)) b order by b) as blockers
+    from pg_stat_activity a
+   where a.datname = current_database() and a.wait_event_type = 'Lock' and a.pid <> pg_backend_pid()
+), involved as (
+  select pid from waiting where blockers <> '{}'
+  union
+  select unnest(blockers) from waiting
+)
+select i.pid, coalesce(w.blockers, '{}') as blockers, a.usename::text as "user", a.application_name as application,
+       a.state, left(regexp_replace(a.query, '\s+', ' ', 'g'), 120) as query, l.mode, l.locktype, l.relation,
+       extract(epoch from clock_timestamp() - coalesce(l.waitstart, a.state_change))::float8 as waits_s
+  from involved i
+  left join waiting w on w.pid = i.pid
+  left join pg_stat_activity a on a.pid = i.pid
+  left join lateral (
+    select k.mode, k.locktype, k.waitstart,
+           case when k.database = (select oid from pg_database where datname = current_database())
+                then (select format('%I.%I', n.nspname, c.relname)
+                        from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = k.relation)
+           end as relation
+      from pg_locks k where k.pid = i.pid and not k.granted
+     order by k.relation nulls last limit 1) l on true;
+
+-- name: lock_table
+-- what: how many entries of the shared lock table are in use, and how many there are
+select (select count(*) from pg_locks where not fastpath and mode <> 'SIReadLock') as used,
+       current_setting('max_locks_per_transaction')::bigint
+         * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
+         as allowed;
+
+-- name: database_ages
+-- what: how old each database's oldest unfrozen transaction and multixact are
+select quote_ident(datname) as name, datname = current_database() as here,
+       age(datfrozenxid)::bigint as xid_age, mxid_age(datminmxid)::bigint as mxid_age
+  from pg_database;
+
+-- name: table_ages
+-- what: how old each table's oldest unfrozen transaction is (its TOAST table's too), with the table's own limit
+with aged as (
+  select c.oid, c.relnamespace, c.relname, c.relkind,
+         age(c.relfrozenxid)::bigint as xid_age, age(t.relfrozenxid)::bigint as toast_age,
+         (select option_value::bigint from pg_options_to_table(c.reloptions)
+           where option_name = 'autovacuum_freeze_max_age') as own_limit,
+         (select option_value::bigint from pg_options_to_table(t.reloptions)
+           where option_name = 'autovacuum_freeze_max_age') as toast_limit
+    from pg_class c left join pg_class t on t.oid = c.reltoastrelid
+   where c.relkind in ('r', 'm') and c.relpersistence <> 't' and c.relfrozenxid <> 0::text::xid
+)
+select format('%I.%I', n.nspname, a.relname) as name, a.xid_age, a.toast_age, a.own_limit, a.toast_limit,
+       exists (select from pg_stat_progress_vacuum p
+                where p.relid = a.oid and p.datname = current_database()) as being_vacuumed
+  from aged a join pg_namespace n on n.oid = a.relnamespace
+ where n.nspname !~ '^pg_(toast_)?temp_'
+   and greatest(a.xid_age, a.toast_age)
+       >= least(a.own_limit, a.toast_limit, current_setting('autovacuum_freeze_max_age')::bigint) / 2
+ order by greatest(a.xid_age, a.toast_age) desc limit 500;
+
+-- name: horizon
+-- what: everything that holds back the removal of dead rows of this database, oldest first
+select * from (
+  select 'session' as kind, pid::text as name, greatest(age(backend_xmin), age(backend_xid))::bigint as xids,
+         extract(epoch from clock_timestamp() - xact_start)::float8 as seconds,
+         format('user %s, application %s, state %s', usename, application_name, state) as detail
+    from pg_stat_activity
+   where (backend_xmin is not null or backend_xid is not null) and pid <> pg_backend_pid()
+     and datname = current_database() and backend_type = 'client backend'
+  union all
+  select 'prepared transaction', gid, age(transaction)::bigint,
+         extract(epoch from clock_timestamp() - prepared)::float8, format('owner %s, database %s', owner, database)
+    from pg_prepared_xacts where database = current_database()
+  union all
+  select 'replication slot', slot_name::text, greatest(age(xmin), age(catalog_xmin))::bigint, null,
+         case when active then 'in use' else 'not in use' end
+    from pg_replication_slots
+   where (xmin is not null or catalog_xmin is not null) and coalesce(database, current_database()) = current_database()
+  union all
+  select 'standby', application_name, age(backend_xmin)::bigint, null, format('address %s', client_addr)
+    from pg_stat_replication where backend_xmin is not null
+) holders order by xids desc nulls last limit 20;
+
+-- name: prepared
+-- what: prepared transactions of this database and how long each has stood
+select gid, owner::text as owner, extract(epoch from clock_timestamp() - prepared)::float8 as seconds
+  from pg_prepared_xacts where database = current_database() order by prepared;
+
+-- name: tables
+-- what: activity, size and own vacuum settings of each table and materialised view, TOAST options folded in
+select c.oid::bigint as oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind::text as kind,
+       c.relpersistence::text as persistence, c.reltuples::float8 as reltuples, c.relpages as pages,
+       format('%I.%I', rn.nspname, r.relname) as root, c.relispartition as is_partition,
+       coalesce(s.n_live_tup, 0) as live, coalesce(s.n_dead_tup, 0) as dead,
+       coalesce(s.n_mod_since_analyze, 0) as modified, coalesce(s.n_tup_upd, 0) as updated,
+       coalesce(s.n_tup_hot_upd, 0) as hot_updated,
+       coalesce(s.n_tup_ins, 0) as inserted, coalesce(s.n_tup_del, 0) as deleted,
+       coalesce(s.last_analyze, s.last_autoanalyze) is not null as analyzed,
+       t.reltuples::float8 as toast_reltuples, pg_stat_get_dead_tuples(t.oid) as toast_dead,
+       coalesce((select jsonb_object_agg(option_name, option_value) from pg_options_to_table(c.reloptions)), '{}')
+         as options,
+       coalesce((select jsonb_object_agg(option_name, option_value) from pg_options_to_table(t.reloptions)), '{}')
+         as toast_options,
+       exists (select from pg_stat_progress_vacuum p
+                where p.relid = c.oid and p.datname = current_database()) as being_vacuumed
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  left join pg_stat_all_tables s on s.relid = c.oid
+  left join pg_class t on t.oid = c.reltoastrelid
+  join pg_class r on r.oid = case when c.relispartition then pg_partition_root(c.oid) else c.oid end
+  join pg_namespace rn on rn.oid = r.relnamespace
+ where c.relkind in ('r', 'm') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e');
+
+-- name: statistics
+-- what: tables not known to be analysed lately: has the planner statistics, and may this role see them
+select format('%I.%I', rn.nspname, r.relname) as root, c.reltuples::float8 as reltuples,
+       coalesce(pg_stat_get_live_tuples(c.oid), 0) as live,
+       has_table_privilege(c.oid, 'select') and not row_security_active(c.oid) as readable,
+       exists (select from pg_stats s where s.schemaname = n.nspname and s.tablename = c.relname) as has_statistics
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_class r on r.oid = case when c.relispartition then pg_partition_root(c.oid) else c.oid end
+  join pg_namespace rn on rn.oid = r.relnamespace
+ where c.relkind in ('r', 'm') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+   and not exists (select from pg_stat_all_tables s
+                    where s.relid = c.oid and (s.last_analyze is not null or s.last_autoanalyze is not null)
+                      and s.n_mod_since_analyze < s.n_live_tup);
+
+-- name: table_widths
+-- what: larger tables with what their rows should take: each column's width, alignment and share of nulls
+-- (and those that this role may not read, whatever their size: of them nothing can be said)
+select format('%I.%I', n.nspname, c.relname) as name, c.reltuples::float8 as tuples,
+       c.relpages * current_setting('block_size')::float8 as bytes, current_setting('block_size')::int as block,
+       coalesce((select option_value::int from pg_options_to_table(c.reloptions) where option_name = 'fillfactor'), 100)
+         as fillfactor,
+       pg_stat_get_live_tuples(c.oid) as live, pg_stat_get_mod_since_analyze(c.oid) as modified,
+       has_table_privilege(c.oid, 'select') and not row_security_active(c.oid) as readable,
+       (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
+                                            'nulls', s.null_frac) order by a.attnum)
+          from pg_attribute a
+          left join pg_stats s
+            on s.schemaname = n.nspname and s.tablename = c.relname and s.attname = a.attname and not s.inherited
+         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('r', 'm')
+   and (c.relpages >= 5 * 1024 * 1024 / current_setting('block_size')::int or not has_table_privilege(c.oid, 'select'))
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+ order by bytes desc limit 500;
+
+-- name: index_widths
+-- what: larger plain B-trees with what their entries should take, column by column
+-- (and those on tables that this role may not read, whatever their size)
+select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
+       c.reltuples::float8 as tuples, c.relpages * current_setting('block_size')::float8 as bytes,
+       current_setting('block_size')::int as block,
+       coalesce((select option_value::int from pg_options_to_table(c.reloptions) where option_name = 'fillfactor'), 90)
+         as fillfactor,
+       pg_stat_get_live_tuples(t.oid) as live, pg_stat_get_mod_since_analyze(t.oid) as modified,
+       has_table_privilege(t.oid, 'select') and not row_security_active(t.oid) as readable,
+       (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
+                                            'nulls', s.null_frac) order by u.ord)
+          from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
+          join pg_attribute a on a.attrelid = t.oid and a.attnum = u.attnum
+          left join pg_stats s
+            on s.schemaname = tn.nspname and s.tablename = t.relname and s.attname = a.attname and not s.inherited)
+         as columns
+  from pg_index i
+  join pg_class c on c.oid = i.indexrelid and c.relkind = 'i'
+  join pg_am m on m.oid = c.relam and m.amname = 'btree'
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_class t on t.oid = i.indrelid
+  join pg_namespace tn on tn.oid = t.relnamespace
+ where i.indisvalid and i.indexprs is null and i.indpred is null
+   and (c.relpages >= 5 * 1024 * 1024 / current_setting('block_size')::int or not has_table_privilege(t.oid, 'select'))
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+ order by bytes desc limit 500;
+
+-- name: visibility
+-- what: how many tables hide their statistics from this role
+select count(*) as tables,
+       count(*) filter (where not has_table_privilege(c.oid, 'select') or row_security_active(c.oid)) as hidden,
+       min(format('%I.%I', n.nspname, c.relname))
+         filter (where not has_table_privilege(c.oid, 'select') or row_security_active(c.oid)) as example
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('r', 'p', 'm') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_';
+
+-- name: invalid_indexes
+-- what: indexes that are not valid and that nobody is building just now
+select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
+       i.indisunique as is_unique, pg_get_indexdef(i.indexrelid) as definition, c.relkind::text as kind,
+       (select quote_ident(conname) from pg_constraint where conindid = i.indexrelid and contype in ('p', 'u', 'x') limit 1)
+         as constraint_name,
+       c.relpages * current_setting('block_size')::bigint as bytes
+  from pg_index i
+  join pg_class c on c.oid = i.indexrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_class t on t.oid = i.indrelid
+  join pg_namespace tn on tn.oid = t.relnamespace
+ where not (i.indisvalid and i.indisready and i.indislive)
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_stat_progress_create_index p
+                    where p.datname = current_database() and (p.relid = i.indrelid or p.index_relid = i.indexrelid))
+   -- an index of a partitioned table is invalid because one of its parts is: the part is the finding
+   and not (c.relkind = 'I' and exists (select from pg_inherits h join pg_index x on x.indexrelid = h.inhrelid
+                                         where h.inhparent = c.oid and not x.indisvalid))
+ order by 1;
+
+-- name: indexes
+-- what: every valid index: what it is on, column by column, what depends on it, how large and how used it is
+select i.indexrelid::bigint as oid, i.indrelid::bigint as table_oid,
+       format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
+       m.amname::text as method, i.indisunique as is_unique, i.indimmediate as is_immediate,
+       i.indisprimary as is_primary, i.indisexclusion as is_exclusion, i.indisreplident as is_identity,
+       coalesce(to_jsonb(i) ->> 'indnullsnotdistinct', 'false') as nulls_not_distinct,
+       c.relispartition as is_partition,
+       exists (select from pg_constraint k where k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')) as backs_constraint,
+       exists (select from pg_constraint k where k.conindid = i.indexrelid and k.contype = 'f') as is_referenced,
+       (select array_agg(case when u.attnum = 0 then pg_get_indexdef(i.indexrelid, u.ord::int, false)
+                              else u.attnum::text end
+                         || ' ' || (string_to_array(i.indclass::text, ' '))[u.ord]
+                         || ' ' || (string_to_array(i.indcollation::text, ' '))[u.ord]
+                         || ' ' || (string_to_array(i.indoption::text, ' '))[u.ord] order by u.ord)
+          from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
+         where u.ord <= i.indnkeyatts) as keys,
+       (select coalesce(array_agg(u.attnum order by u.ord), '{}')
+          from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
+         where u.ord <= i.indnkeyatts) as key_columns,
+       (select coalesce(array_agg(u.attnum order by u.attnum), '{}')
+          from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
+         where u.ord > i.indnkeyatts) as included,
+       coalesce(pg_get_expr(i.indpred, i.indrelid), '') as predicate,
+       coalesce(pg_stat_get_numscans(i.indexrelid), 0) as scans,
+       c.relpages * current_setting('block_size')::bigint as bytes,
+       pg_get_indexdef(i.indexrelid) as definition
+  from pg_index i
+  join pg_class c on c.oid = i.indexrelid
+  join pg_am m on m.oid = c.relam
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_class t on t.oid = i.indrelid
+  join pg_namespace tn on tn.oid = t.relnamespace
+ where i.indisvalid and i.indisready and i.indislive
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = t.oid and d.deptype = 'e')
+ order by i.indexrelid;
+
+-- name: index_use
+-- what: indexes no scan has used since statistics began, that nothing but queries needs, with the age of the statistics
+select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
+       c.relpages * current_setting('block_size')::bigint as bytes, pg_get_indexdef(i.indexrelid) as definition,
+       extract(epoch from clock_timestamp() - greatest(pg_postmaster_start_time(),
+         (select stats_reset from pg_stat_database where datname = current_database()),
+         -- a crash discards all statistics and stamps the archiver's
+         (select stats_reset from pg_stat_archiver)))::float8 / 86400 as statistics_days
+  from pg_index i
+  join pg_class c on c.oid = i.indexrelid and c.relkind = 'i'
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_class t on t.oid = i.indrelid
+  join pg_namespace tn on tn.oid = t.relnamespace
+ where i.indisvalid and not i.indisunique and not i.indisexclusion and not i.indisreplident
+   and coalesce(pg_stat_get_numscans(i.indexrelid), 0) = 0
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not c.relispartition
+   and not exists (select from pg_constraint k where k.conindid = i.indexrelid)
+   -- it serves a foreign key: the scans of a cascade may come once a year, and be the difference to a full scan
+   and not exists (select from pg_constraint k
+                    where k.conrelid = i.indrelid and k.contype = 'f'
+                      and (string_to_array(i.indkey::text, ' ')::smallint[])[1\:cardinality(k.conkey)] @> k.conkey)
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = t.oid and d.deptype = 'e')
+ order by bytes desc;
+
+-- name: foreign_keys
+-- what: each foreign key, the indexes that could serve it, and the types of its columns on both sides
+with partitioned as materialized (
+  select pg_partition_root(oid) as root, sum(greatest(reltuples, 0)) as tuples
+    from pg_class where relispartition and relkind = 'r' group by 1
+)
+select format('%I.%I', n.nspname, c.relname) as "table", quote_ident(k.conname) as name,
+       format('%I.%I', pn.nspname, p.relname) as parent,
+       k.conkey as columns, c.relkind::text as kind,
+       (select array_agg(quote_ident(a.attname) order by u.ord)
+          from unnest(k.conkey) with ordinality u (attnum, ord)
+          join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.attnum) as column_names,
+       (select array_agg(format_type(coalesce(nullif(y.typbasetype, 0), y.oid), null) order by u.ord)
+          from unnest(k.conkey) with ordinality u (attnum, ord)
+          join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.attnum
+          join pg_type y on y.oid = a.atttypid) as types,
+       (select array_agg(format_type(coalesce(nullif(y.typbasetype, 0), y.oid), null) order by u.ord)
+          from unnest(k.confkey) with ordinality u (attnum, ord)
+          join pg_attribute a on a.attrelid = k.confrelid and a.attnum = u.attnum
+          join pg_type y on y.oid = a.atttypid) as parent_types,
+       coalesce(case when c.relkind = 'p' then parts.tuples else greatest(c.reltuples, 0) end, 0)::float8 as rows,
+       coalesce(pg_stat_get_tuples_deleted(p.oid) + pg_stat_get_tuples_updated(p.oid), 0) as parent_changes,
+       coalesce((select jsonb_agg(jsonb_build_object(
+                  'method', m.amname,
+                  'columns', (string_to_array(i.indkey::text, ' ')::int[])[1\:i.indnkeyatts],
+                  'predicate', pg_get_expr(i.indpred, i.indrelid)))
+                   from pg_index i join pg_class x on x.oid = i.indexrelid join pg_am m on m.oid = x.relam
+                  where i.indrelid = k.conrelid and i.indisvalid and i.indisready and i.indislive), '[]') as indexes
+  from pg_constraint k
+  join pg_class c on c.oid = k.conrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_class p on p.oid = k.confrelid
+  join pg_namespace pn on pn.oid = p.relnamespace
+  left join partitioned parts on parts.root = c.oid
+ where k.contype = 'f' and k.conparentid = 0
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by 1, 2;
+
+-- name: constraints_not_valid
+-- what: constraints that hold for new rows only, because the old ones were never checked
+select format('%I.%I.%I', n.nspname, c.relname, k.conname) as name,
+       format('%I.%I', n.nspname, c.relname) as "table", quote_ident(k.conname) as constraint_name,
+       pg_get_constraintdef(k.oid) as definition
+  from pg_constraint k
+  join pg_class c on c.oid = k.conrelid
+  join pg_namespace n on n.oid = c.relnamespace
+ where not k.convalidated and coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'true'
+   and k.conparentid = 0 and (k.conislocal or k.contype = 'f')
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by 1;
+
+-- name: no_primary_key
+-- what: tables without a primary key, a partitioned table once
+select format('%I.%I', n.nspname, c.relname) as name
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary)
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by 1;
+
+-- name: unpopulated_matviews
+-- what: materialised views that can't be read until they are refreshed
+select format('%I.%I', n.nspname, c.relname) as name
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.relkind = 'm' and not c.relispopulated
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+ order by 1;
+
+-- name: disabled_triggers
+-- what: triggers that don't fire; those of foreign keys and other constraints by the constraint's name
+select format('%I.%I.%I', n.nspname, c.relname, coalesce(k.conname, g.tgname)) as name,
+       format('%I.%I', n.nspname, c.relname) as "table", quote_ident(min(g.tgname::text)) as trigger_name,
+       g.tgisinternal as is_internal, quote_ident(k.conname) as constraint_name
+  from pg_trigger g
+  join pg_class c on c.oid = g.tgrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  left join pg_constraint k on k.oid = g.tgconstraint and g.tgisinternal
+ where g.tgenabled = 'D' and g.tgparentid = 0
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+ group by 1, 2, 4, 5 order by 1;
+
+-- name: default_partitions
+-- what: default partitions, each with the statement that tells whether it holds a row
+select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', pn.nspname, p.relname) as parent,
+       has_table_privilege(c.oid, 'select') as readable,
+       case when has_table_privilege(c.oid, 'select')
+            then format('select count(*) from (select from %I.%I limit 1) as first', n.nspname, c.relname) end as probe,
+       coalesce(pg_stat_get_live_tuples(c.oid), 0) as live
+  from pg_partitioned_table d
+  join pg_class c on c.oid = d.partdefid
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_class p on p.oid = d.partrelid
+  join pg_namespace pn on pn.oid = p.relnamespace
+ where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+ order by 1;
+
+-- name: sequences
+-- what: each sequence with its last value, its bounds and the narrowest integer column that it fills
+select format('%I.%I', n.nspname, c.relname) as name, s.seqstart as start, s.seqmin as minimum, s.seqmax as maximum,
+       s.seqincrement as increment, s.seqcycle as cycles, has_sequence_privilege(c.oid, 'select,usage') as readable,
+       case when has_sequence_privilege(c.oid, 'select,usage') then pg_sequence_last_value(c.oid) end as last_value,
+       f.column_name, f.width
+  from pg_sequence s
+  join pg_class c on c.oid = s.seqrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  left join lateral (
+    -- OWNED BY and identity, or a default that calls nextval() on a sequence nobody owns
+    select format('%I.%I(%I)', tn.nspname, t.relname, a.attname) as column_name, y.typlen::int as width
+      from (select d.refobjid as relid, d.refobjsubid::int as attnum
+              from pg_depend d
+             where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_class'::regclass
+               and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+            union
+            select e.adrelid, e.adnum::int
+              from pg_depend d join pg_attrdef e on e.oid = d.objid
+             where d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid) o
+      join pg_attribute a on a.attrelid = o.relid and a.attnum = o.attnum
+      join pg_type x on x.oid = a.atttypid
+      join pg_type y on y.oid = coalesce(nullif(x.typbasetype, 0), x.oid)
+      join pg_class t on t.oid = o.relid
+      join pg_namespace tn on tn.oid = t.relnamespace
+     where y.oid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+     order by y.typlen, 1 limit 1) f on true
+ where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by 1;
+
+-- name: integer_keys
+-- what: narrow integer keys that no sequence fills, each with the index probe for its largest value
+select format('%I.%I(%I)', n.nspname, c.relname, a.attname) as name, y.typlen::int as width,
+       has_column_privilege(c.oid, a.attnum, 'select') as readable,
+       case when has_column_privilege(c.oid, a.attnum, 'select')
+            then format('select max(%I)::bigint from %I.%I', a.attname, n.nspname, c.relname) end as probe
+  from pg_index i
+  join pg_class c on c.oid = i.indrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_class x on x.oid = i.indexrelid
+  join pg_am m on m.oid = x.relam
+  join pg_attribute a on a.attrelid = c.oid and a.attnum = i.indkey[0]
+  join pg_type b on b.oid = a.atttypid
+  join pg_type y on y.oid = coalesce(nullif(b.typbasetype, 0), b.oid)
+ where i.indisunique and i.indisvalid and i.indpred is null and i.indnkeyatts = 1 and m.amname = 'btree'
+   and y.oid in ('int2'::regtype, 'int4'::regtype) and c.relkind in ('r', 'p') and not c.relispartition
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   -- an index probe costs nothing, but an empty or tiny table can't be near its limit by being filled
+   and a.attidentity = ''
+   and not exists (select from pg_attrdef e join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = e.oid
+                     join pg_class q on d.refclassid = 'pg_class'::regclass and q.oid = d.refobjid and q.relkind = 'S'
+                    where e.adrelid = c.oid and e.adnum = a.attnum)
+   -- a foreign key's column follows its parent's key, which is looked at by itself
+   and not exists (select from pg_constraint k where k.conrelid = c.oid and k.contype = 'f' and a.attnum = any (k.conkey))
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by c.reltuples desc limit 500;
+
+-- name: slots
+-- what: replication slots with the WAL each keeps back
+select slot_name::text as name, slot_type as kind, active, wal_status, safe_wal_size,
+       pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end,
+                       restart_lsn)::float8 as retained_bytes,
+       coalesce(to_jsonb(s) ->> 'invalidation_reason', '') as invalidation_reason,
+       coalesce(to_jsonb(s) ->> 'synced', 'false') = 'true' as synced
+  from pg_replication_slots s where not temporary order by 1;
+
+-- name: replicas
+-- what: standbys and subscribers that stream from here, and how far behind each is; on a standby, itself too
+select application_name as name, state, sync_state,
+       pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end,
+                       replay_lsn)::float8 as lag_bytes
+  from pg_stat_replication where state <> 'backup'
+union all
+select 'this standby', case when pg_is_in_recovery() then 'replay ' || pg_get_wal_replay_pause_state() end, 'standby',
+       pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::float8
+ where pg_is_in_recovery();
+
+-- name: published_tables
+-- what: published tables (a partitioned one once) with what the publication sends and what identifies a row
+select distinct on (1) format('%I.%I', rn.nspname, r.relname) as name, quote_ident(p.pubname) as publication,
+       p.pubupdate as updates, p.pubdelete as deletes, current_setting('wal_level') as wal_level
+  from pg_publication p
+  join pg_publication_tables pt on pt.pubname = p.pubname
+  join pg_namespace n on n.nspname = pt.schemaname
+  join pg_class c on c.relnamespace = n.oid and c.relname = pt.tablename
+  -- identity is looked for where UPDATE needs it: in the table itself, or in each leaf of a partitioned one
+  join lateral (select c.oid as relid where c.relkind = 'r'
+                union all
+                select part.oid from pg_class part
+                 where c.relkind = 'p' and part.relispartition and part.relkind = 'r'
+                   and c.oid in (select a.relid from pg_partition_ancestors(part.oid) a)) leaf on true
+  join pg_class l on l.oid = leaf.relid
+  join pg_class r on r.oid = case when c.relispartition then pg_partition_root(c.oid) else c.oid end
+  join pg_namespace rn on rn.oid = r.relnamespace
+ where (p.pubupdate or p.pubdelete)
+   and (l.relreplident = 'n'
+        or l.relreplident = 'd' and not exists (select from pg_index i
+             where i.indrelid = l.oid and i.indisprimary and i.indimmediate and i.indisvalid)
+        or l.relreplident = 'i' and not exists (select from pg_index i
+             where i.indrelid = l.oid and i.indisreplident and i.indisvalid))
+ order by 1, 2;
+
+-- name: subscriptions
+-- what: this database's subscriptions and whether the worker of each is there
+select quote_ident(s.subname) as name, s.subenabled as enabled, exists (
+         select from pg_stat_subscription w where w.subid = s.oid and w.pid is not null and w.relid is null) as works
+  from pg_subscription s where s.subdbid = (select oid from pg_database where datname = current_database());
+
+-- name: archiver
+-- what: the archiver's last success and last failure
+select archived_count, failed_count, last_archived_time, last_failed_time, last_failed_wal,
+       current_setting('archive_mode') as archive_mode
+  from pg_stat_archiver;
+
+-- name: wal_directory
+-- what: the size of the WAL directory, and what the settings allow for
+select sum(size)::float8 as bytes,
+       (select sum(pg_size_bytes(current_setting(name))) from pg_settings
+         where name in ('max_wal_size', 'wal_keep_size'))::float8 as allowed
+  from pg_ls_waldir();
+
+-- name: config_errors
+-- what: lines of the configuration files that the server can't use
+select * from (
+  select f.sourcefile as file, f.sourceline as line, f.name, f.setting, f.error, s.context, s.vartype,
+         coalesce(s.pending_restart, false) as pending_restart
+    from pg_file_settings f left join pg_settings s on s.name = f.name
+   where f.error is not null
+  union all
+  select 'pg_hba.conf', line_number, null, null, error, null, null, false from pg_hba_file_rules where error is not null
+) problems;
+
+-- name: public_create
+-- what: schemas in which every role may create objects
+select format('schema %I', n.nspname) as name, quote_ident(n.nspname) as schema_name
+  from pg_namespace n, aclexplode(n.nspacl) a
+ where a.grantee = 0 and a.privilege_type = 'CREATE' and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+ order by 1;
+
+-- name: public_write
+-- what: tables that every role may write to
+with granted as (
+  select c.oid, a.privilege_type from pg_class c, aclexplode(c.relacl) a
+   where c.relkind in ('r', 'p', 'v', 'f') and a.grantee = 0
+     and a.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+  union
+  select t.attrelid, a.privilege_type from pg_attribute t, aclexplode(t.attacl) a
+   where a.grantee = 0 and a.privilege_type in ('INSERT', 'UPDATE')
+)
+select format('%I.%I', n.nspname, c.relname) as name, array_agg(g.privilege_type order by g.privilege_type) as privileges
+  from granted g join pg_class c on c.oid = g.oid join pg_namespace n on n.oid = c.relnamespace
+ where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not (c.relispartition and exists (select from granted r where r.oid = pg_partition_root(c.oid)))
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ group by 1 order by 1;
+
+-- name: definer_functions
+-- what: SECURITY DEFINER routines whose names are looked up in the caller's search path
+-- (a body written as BEGIN ATOMIC was resolved when it was made, so the caller's path can't reach it)
+select p.oid::regprocedure::text as name, p.prokind = 'p' as is_procedure
+  from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+ where p.prosecdef and p.prosqlbody is null
+   and not exists (select from unnest(p.proconfig) setting where setting like 'search\_path=%')
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+ order by 1;
+
+-- name: row_security
+-- what: tables with policies that are not enforced, and tables with row security on but no policy
+select format('%I.%I', n.nspname, c.relname) as name, c.relrowsecurity as enabled, count(p.oid) as policies
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  left join pg_policy p on p.polrelid = c.oid
+ where c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ group by 1, 2 having c.relrowsecurity <> (count(p.oid) > 0) order by 1;
+
+-- name: md5_roles
+-- what: roles that log in with a password kept as an MD5 hash
+select quote_ident(rolname) as name from pg_authid where rolcanlogin and rolpassword like 'md5%' order by 1;
+
+-- name: expiring_roles
+-- what: roles that log in with a password that has an end
+select quote_ident(rolname) as name,
+       extract(epoch from rolvaliduntil - clock_timestamp())::float8 / 86400 as days
+  from pg_roles where rolcanlogin and isfinite(rolvaliduntil) order by 1;
+
+-- name: plain_sessions
+-- what: sessions that came over the network without TLS
+select coalesce(a.usename, '')::text as "user", count(*) as sessions, min(host(a.client_addr)) as address
+  from pg_stat_activity a join pg_stat_ssl s on s.pid = a.pid
+ where not s.ssl and a.client_addr is not null and a.backend_type in ('client backend', 'walsender')
+   and not (a.client_addr <<= inet '127.0.0.0/8' or a.client_addr = inet '::1')
+ group by 1 order by 1;
+
+-- name: extensions
+-- what: extensions for which the server has a newer version and a way to it
+select quote_ident(e.extname) as name, e.extversion as installed, a.default_version as available
+  from pg_extension e
+  join pg_available_extensions a on a.name = e.extname
+ where a.default_version <> e.extversion
+   and exists (select from pg_extension_update_paths(e.extname) p
+                where p.source = e.extversion and p.target = a.default_version and p.path is not null)
+ order by 1;
+
+-- name: collations
+-- what: collations in use whose library has changed since, so that indexes may be in the wrong order
+with used as (
+  select a.attcollation as oid, count(*) as columns
+    from pg_attribute a where a.attcollation <> 0 and not a.attisdropped and a.attrelid >= 16384 group by 1
+)
+select format('%I.%I', n.nspname, c.collname) as name, c.collversion as recorded,
+       pg_collation_actual_version(c.oid) as actual, coalesce(u.columns, 0) as columns, false as is_database
+  from pg_collation c
+  join pg_namespace n on n.oid = c.collnamespace
+  left join used u on u.oid = c.oid
+ where c.collversion is not null and (u.oid is not null or c.oid >= 16384)
+   and c.collversion <> pg_collation_actual_version(c.oid)
+ order by 1;
+
+-- name: collations
+-- what: the same, with the database's own collation, whose version is recorded from 15 on
+-- since: 15
+with used as (
+  select a.attcollation as oid, count(*) as columns
+    from pg_attribute a where a.attcollation <> 0 and not a.attisdropped and a.attrelid >= 16384 group by 1
+)
+select format('%I.%I', n.nspname, c.collname) as name, c.collversion as recorded,
+       pg_collation_actual_version(c.oid) as actual, coalesce(u.columns, 0) as columns, false as is_database
+  from pg_collation c
+  join pg_namespace n on n.oid = c.collnamespace
+  left join used u on u.oid = c.oid
+ where c.collversion is not null and (u.oid is not null or c.oid >= 16384)
+   and c.collversion <> pg_collation_actual_version(c.oid)
+union all
+select format('database %I', d.datname), d.datcollversion, pg_database_collation_actual_version(d.oid), 0, true
+  from pg_database d
+ where d.datname = current_database() and d.datcollversion <> pg_database_collation_actual_version(d.oid);
+
+-- name: checksum_failures
+-- what: pages that were read with a wrong checksum, database by database
+select coalesce(quote_ident(datname), 'shared catalogues') as name, checksum_failures as failures,
+       checksum_last_failure as last_failure
+  from pg_stat_database where checksum_failures > 0;
+
+-- name: cache
+-- what: blocks of this database found in shared buffers and blocks asked of the system
+select blks_hit as hit, blks_read as read from pg_stat_database where datname = current_database();

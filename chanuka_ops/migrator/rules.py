@@ -1,0 +1,142 @@
+"""Decisions about migrations: what is pending, what stands in the way, which steps to take, and whether to try again.
+
+Pure: the files, the database's revision, the time and the dice are arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+from chanuka_ops import errors
+from chanuka_ops.migrator.model import Direction, Plan, Problem, Revision, Script
+
+BASE = "base"
+HEAD = "head"
+# Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MOST_S = 5.0
+_RETRIED = {
+    "55P03",
+    "40P01",
+}  # lock not available, deadlock: the transaction was rolled back, and the next try can differ
+
+
+def heads_of(scripts: Sequence[Script]) -> tuple[str, ...]:
+    """Return the revisions that no other builds on."""
+    parents = {parent for script in scripts for parent in script.parents}
+    return tuple(script.revision for script in scripts if script.revision not in parents)
+
+
+def ancestry(scripts: Sequence[Script], revisions: Iterable[str]) -> set[str]:
+    """Return those revisions and all they build on; what no file knows is left out."""
+    parents = {script.revision: script.parents for script in scripts}
+    found: set[str] = set()
+    waiting = list(revisions)
+    while waiting:
+        revision = waiting.pop()
+        if revision in parents and revision not in found:
+            found.add(revision)
+            waiting += parents[revision]
+    return found
+
+
+def build_plan(
+    scripts: Sequence[Script], current: Sequence[str], *, directory: str, unreadable: Sequence[str] = ()
+) -> Plan:
+    """Say what is pending. `scripts` come parents first; `current` is what the database's version table holds."""
+    done = ancestry(scripts, current)
+    pending = tuple(
+        Revision(s.revision, s.doc, s.sha256, s.up.destructive, s.up.transactional)
+        for s in scripts
+        if s.revision not in done
+    )
+    heads = heads_of(scripts)
+    stands = ", ".join(current) or None
+    content = {"current": stands, "heads": heads, "pending": [(step.revision, step.sha256) for step in pending]}
+    digest = hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+    problems = [Problem("unreadable", None, message) for message in unreadable]
+    problems += _problems(scripts, heads, current, directory, readable=not unreadable)
+    return Plan(stands, heads, pending, tuple(problems), digest)
+
+
+def _problems(
+    scripts: Sequence[Script], heads: Sequence[str], current: Sequence[str], directory: str, *, readable: bool
+) -> list[Problem]:
+    if not scripts:
+        message = f"no revision files in {directory}: is operations.migration.script_location right"
+        return [Problem("no_revisions", None, message)] if readable else []
+    known = {script.revision for script in scripts}
+    problems = []
+    if len(heads) > 1:
+        names = " and ".join(heads)
+        message = f"{len(heads)} heads in {directory}: {names}. Decide their order, or join them with a merge revision"
+        problems.append(Problem("several_heads", heads[-1], message))
+    problems += [
+        Problem(
+            "unknown_revision",
+            revision,
+            f"the database stands at revision {revision}, which no file in {directory} knows:"
+            " it was migrated by a newer or another version of the program",
+        )
+        for revision in current
+        if revision not in known
+    ]
+    return problems
+
+
+def refusal(plan: Plan) -> errors.ChanukaError | None:
+    """Return the error that the plan's first problem calls for, or None where nothing stands in the way."""
+    if not plan.problems:
+        return None
+    kinds: dict[str, type[errors.ChanukaError]] = {
+        "no_revisions": errors.ConfigurationError,
+        "unreadable": errors.ConfigurationError,
+        "several_heads": errors.HeadsConflict,
+        "unknown_revision": errors.RefusedError,
+    }
+    problem = plan.problems[0]
+    return kinds[problem.kind](f"{problem.message}. Nothing was changed.")
+
+
+def steps(scripts: Sequence[Script], current: Sequence[str], direction: Direction, to: str) -> list[Script]:
+    """Return the revisions to run, in order, so that the database stands at `to`.
+
+    Errors: `ConfigurationError` for a target that no file knows, `RefusedError` for one that lies the other way.
+    """
+    done = ancestry(scripts, current)
+    target: set[str] = set() if to == BASE else ancestry(scripts, [_resolve(scripts, to)])
+    if direction == "up":
+        if to != HEAD and done > target:
+            raise errors.RefusedError(f"the database stands past {to} already: to go back there, use migrate down")
+        return [script for script in scripts if script.revision in target - done]
+    if not target <= done:
+        raise errors.RefusedError(f"the database doesn't stand past {to}: to go there, use migrate up")
+    kept = target | {script.revision for script in scripts if not ancestry(scripts, [script.revision]) > target}
+    return [script for script in reversed(scripts) if script.revision in done - kept]
+
+
+def _resolve(scripts: Sequence[Script], to: str) -> str:
+    if to == HEAD:
+        return heads_of(scripts)[-1]
+    fitting = [script.revision for script in scripts if script.revision.startswith(to)]
+    exact = [revision for revision in fitting if revision == to]
+    if len(exact or fitting) != 1:
+        known = ", ".join(script.revision for script in scripts)
+        raise errors.ConfigurationError(f"revision {to!r} names {'several' if fitting else 'no'} files; known: {known}")
+    return (exact or fitting)[0]
+
+
+def retry_after(
+    sqlstate: str | None, *, attempt: int, elapsed_s: float, deadline_s: float, roll: float
+) -> float | None:
+    """Return how long to wait before the whole revision is tried again, or None to give up.
+
+    `attempt` counts from 1; `elapsed_s` since the first began; `roll` is a number from 0 to 1. The next attempt has
+    the same lock timeout as all others: a last one without would queue everybody behind it.
+    """
+    if sqlstate not in _RETRIED:
+        return None
+    wait_s = roll * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
+    return wait_s if elapsed_s + wait_s < deadline_s else None

@@ -1,0 +1,77 @@
+"""The migration process: `python -m chanuka_ops.migrator.runner`.
+
+Alembic keeps its state in module-level proxies, so two migrations in one process, on two threads, send DDL to each
+other's databases; and a process can be ended. The request comes as one JSON document on standard input (it holds the
+password, which belongs in no argument list and no environment). Standard output is for events, a JSON object a line:
+
+    planned {from, steps} · attempt {revision, attempt, pid} · retry {revision, attempt, blockers}
+    applied {revision, seconds, attempts} · done {to} · plan {plan} · error {error, message, sqlstate}
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from alembic.util import CommandError
+
+from chanuka_ops import context, errors, logs
+from chanuka_ops.config import DatabaseSettings, MigrationSettings
+from chanuka_ops.migrator.scripts import load
+from chanuka_ops.migrator.steps import Steps
+
+_OWN_FAILURE = 1
+
+
+def main() -> int:
+    """Read the request, do it, tell how it went."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: psycopg then cancels the statement
+    events, sys.stdout = sys.stdout, sys.stderr  # a revision may print; this pipe is not for that
+    emit = _emitter(events)
+    try:
+        request = json.load(sys.stdin)
+        logs.configure(as_json=request["logs_as_json"], level=request["log_level"])
+        with context.scope(**request["context"]):
+            _work(request, emit)
+    except KeyboardInterrupt:
+        return _fail(emit, errors.Interrupted("the migration was interrupted; the step under way was rolled back"))
+    except errors.ChanukaError as error:
+        return _fail(emit, error)
+    except CommandError as error:
+        return _fail(emit, errors.MigrationFailed(f"Alembic: {error}"))
+    except Exception as error:  # noqa: BLE001 - env.py and revisions are code: they may raise anything
+        return _fail(emit, errors.MigrationFailed(f"{type(error).__name__}: {error}"))
+    return 0
+
+
+def _work(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
+    database = DatabaseSettings(**request["database"])
+    settings = MigrationSettings(**request["settings"])
+    steps = Steps(database, settings, load(Path(request["location"])), emit)
+    if request["action"] == "plan":
+        emit({"event": "plan", "plan": steps.plan().to_json()})
+    else:
+        steps.move(request["action"], request["to"])
+
+
+def _emitter(stream: TextIO) -> Callable[[dict[str, Any]], None]:
+    def emit(event: dict[str, Any]) -> None:
+        stream.write(json.dumps(event) + "\n")
+        stream.flush()
+
+    return emit
+
+
+def _fail(emit: Callable[[dict[str, Any]], None], error: errors.ChanukaError) -> int:
+    sqlstate = error.sqlstate if isinstance(error, errors.DatabaseError) else None
+    message = logs.redact(str(error))
+    emit({"event": "error", "error": type(error).__name__, "message": message, "sqlstate": sqlstate})
+    return _OWN_FAILURE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

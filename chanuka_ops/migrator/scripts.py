@@ -1,0 +1,75 @@
+"""The revision files: where they are, and what they say."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import to_tuple
+
+import chanuka_ops
+from chanuka_ops.config import MigrationSettings
+from chanuka_ops.errors import ConfigurationError
+from chanuka_ops.migrator import reading
+from chanuka_ops.migrator.model import Script
+
+
+def locate(settings: MigrationSettings, cwd: Path) -> Path:
+    """Return the directory of env.py: the configured one, ./migrations, or those that come with this package.
+
+    Errors: `ConfigurationError` naming the directory that has no env.py.
+    """
+    package = Path(chanuka_ops.__file__).parent
+    configured = settings.script_location
+    candidates = [cwd / "migrations", package.parent / "migrations", package / "_migrations"]
+    if configured is not None:
+        candidates = [cwd / configured]
+    for directory in candidates:
+        if (directory / "env.py").is_file():
+            return directory.resolve()
+    looked = ", ".join(str(directory) for directory in candidates)
+    raise ConfigurationError(f"no Alembic scripts: {looked} has no env.py (operations.migration.script_location)")
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """The files of one directory, parents first, and what can't be read of them."""
+
+    directory: ScriptDirectory
+    config: Config
+    scripts: tuple[Script, ...]
+    unreadable: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """The directory's path."""
+        return str(self.directory.dir)
+
+    def script(self, revision: str) -> Script:
+        """Return one of the files."""
+        return next(script for script in self.scripts if script.revision == revision)
+
+
+def load(location: Path) -> Scripts:
+    """Read every revision file. Alembic imports them, so this belongs in the migration process."""
+    config = Config()
+    config.set_main_option("script_location", str(location).replace("%", "%%"))
+    directory = ScriptDirectory.from_config(config)
+    scripts: list[Script] = []
+    unreadable: list[str] = []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            for found in directory.walk_revisions():
+                source = Path(found.path).read_bytes()
+                up, down = reading.natures(source.decode("utf-8"))
+                parents = (*to_tuple(found.down_revision, ()), *to_tuple(found.dependencies, ()))
+                scripts.append(Script(found.revision, parents, found.doc, reading.sha256(source), up, down))
+        except Exception as error:  # noqa: BLE001 - a revision file is code: its import may raise anything
+            unreadable.append(f"the revision files in {location} can't be read: {type(error).__name__}: {error}")
+    # Alembic warns, and goes on, where two files share an id or build on one that isn't there.
+    doubts = [f"{location}: {warning.message}" for warning in said if issubclass(warning.category, UserWarning)]
+    return Scripts(directory, config, tuple(reversed(scripts)), (*doubts, *unreadable))

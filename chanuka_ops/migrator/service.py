@@ -1,0 +1,212 @@
+"""Migrator: what is pending, up, down. Alembic runs in a process of its own while this one holds the lock."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from chanuka_ops import context, errors
+from chanuka_ops.config import MigrationSettings
+from chanuka_ops.db import engines
+from chanuka_ops.db.lock import operation_lock
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.migrator import rules
+from chanuka_ops.migrator.model import Applied, Direction, Migrated, Plan
+from chanuka_ops.migrator.scripts import locate
+from chanuka_ops.postgres import process
+from chanuka_ops.postgres.process import wait_until
+from chanuka_ops.sql import catalog
+
+log = logging.getLogger(__name__)
+
+OPERATION = "migrate"
+RUNNER = "chanuka_ops.migrator.runner"
+PLAN_DEADLINE_S = 120.0
+SESSION_END_TIMEOUT_S = 10.0
+
+
+class Migrator:
+    """Alembic migrations of one database."""
+
+    def __init__(self, manager: ConnectionManager, settings: MigrationSettings) -> None:
+        self._manager = manager
+        self._settings = settings
+
+    def plan(self) -> Plan:
+        """Say what is pending and what stands in the way. Takes no lock, writes nothing.
+
+        Errors: `ConfigurationError` where there are no scripts; `ConnectError`. What is wrong *with* the revisions is
+        in the plan's problems; `rules.refusal(plan)` is the error that they amount to.
+        """
+        with context.scope(operation=OPERATION, database=self._manager.name):
+            return self._plan()
+
+    def up(self, to: str = rules.HEAD, *, wait_s: float = 0.0) -> Migrated:
+        """Apply what is pending, up to a revision; wait for another operation on the database at most `wait_s`.
+
+        Errors: `LockHeld`, `HeadsConflict`, `RefusedError`, `ConfigurationError` (nothing was changed); `LockTimeout`,
+        `MigrationFailed` (they name the revision, and say what remains of it); `OutcomeUnknown`.
+        """
+        return self._move("up", to, wait_s)
+
+    def down(self, to: str, *, wait_s: float = 0.0) -> Migrated:
+        """Roll back to a revision, or to "base".
+
+        Errors: as `up`.
+        """
+        return self._move("down", to, wait_s)
+
+    def _plan(self) -> Plan:
+        child = _Child()
+        self._run(child, "plan", None, PLAN_DEADLINE_S)
+        return Plan.from_json(child.result("plan")["plan"])
+
+    def _move(self, direction: Direction, to: str, wait_s: float) -> Migrated:
+        name = self._manager.name
+        with context.scope(operation=OPERATION, database=name), operation_lock(self._manager, wait_s=wait_s):
+            child = _Child()
+            with self._session_ended(child):
+                self._run(child, direction, to, self._settings.deadline_s)
+            planned, done = child.result("planned"), child.result("done")
+        log.info(
+            "database %s stands at %s (%d revisions %s)",
+            *(name, done["to"] or rules.BASE, len(child.applied), direction),
+            extra={"event": "migrate.done", "from": planned["from"], "to": done["to"]},
+        )
+        return Migrated(planned["from"], done["to"], tuple(child.applied))
+
+    def _run(self, child: _Child, action: str, to: str | None, deadline_s: float) -> None:
+        request = json.dumps(self._request(action, to))
+        argv = [sys.executable, "-m", RUNNER]
+        finished = process.run(argv, deadline_s=deadline_s, stdin=request, on_line=child.take, check=False)
+        for line in finished.stderr.splitlines():
+            log.debug("migration process: %s", line, extra={"event": "migrate.said"})
+        failure = child.failure()
+        if failure is not None:
+            raise failure
+        if finished.status != 0:
+            last = finished.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+            how = f"killed by signal {-finished.status}" if finished.status < 0 else f"ended with {finished.status}"
+            raise errors.ToolFailed(f"the migration process was {how}: {last[0]}", status=finished.status)
+
+    def _request(self, action: str, to: str | None) -> dict[str, Any]:
+        database, scope = self._manager.settings, context.current()
+        url = database.sqlalchemy_url.set(password=engines.password_of(database))
+        return {
+            "action": action,
+            "to": to,
+            "location": str(locate(self._settings, Path.cwd())),
+            "database": {
+                "url": url.render_as_string(hide_password=False),
+                "timeouts": database.timeouts.model_dump(),
+            },
+            "settings": self._settings.model_dump(mode="json"),
+            "context": {
+                "run_id": scope.run_id,
+                "actor": scope.actor,
+                "operation": scope.operation,
+                "database": scope.database,
+            },
+            "log_level": logging.getLogger("chanuka_ops").getEffectiveLevel(),
+            "logs_as_json": False,
+        }
+
+    @contextmanager
+    def _session_ended(self, child: _Child) -> Iterator[None]:
+        """See to it that the lock is not given back while the process's server session may still be at work."""
+        try:
+            yield
+        except errors.ToolFailed as error:  # it was killed, or ran past its deadline, and could not tell
+            self._end_session(child)
+            raise self._outcome(child, error) from None
+        except BaseException:
+            self._end_session(child)
+            raise
+
+    def _end_session(self, child: _Child) -> None:
+        if child.pid is None:
+            return
+        sql = text(catalog.load("chanuka_ops.migrator").sql("end_session"))
+        key = {"pid": child.pid, "application_name": context.current().application_name()}
+        gone = False
+        with suppress(errors.DatabaseError), self._manager.autocommit() as connection:  # it may be the server that died
+            gone = wait_until(lambda: connection.execute(sql, key).first() is None, timeout_s=SESSION_END_TIMEOUT_S)
+        if not gone:
+            log.error(
+                "server session %d of the migration is still there", child.pid, extra={"event": "migrate.session"}
+            )
+
+    def _outcome(self, child: _Child, error: errors.ToolFailed) -> errors.ChanukaError:
+        """Ask the database how far a migration came that can't tell itself."""
+        under_way = f" while revision {child.revision} ran" if child.revision else ""
+        try:
+            stands = self._plan().current or rules.BASE
+        except errors.ChanukaError as again:
+            return errors.OutcomeUnknown(
+                f"{error}{under_way}, and the database can't be asked how far it came ({again}):"
+                " see `chanuka-ops migrate plan` once it answers"
+            )
+        return errors.MigrationFailed(
+            f"{error}{under_way}. The database stands at {stands} and its session was ended: run the migration again."
+        )
+
+
+class _Child:
+    """What the migration process has told so far. Told from a reader thread, read after it has ended."""
+
+    def __init__(self) -> None:
+        self.applied: list[Applied] = []
+        self.revision: str | None = None
+        self.pid: int | None = None
+        self._events: dict[str, dict[str, Any]] = {}
+        self._total = 0
+        self._on_progress = context.current().on_progress  # context variables don't reach the reader's thread
+        self._started = time.monotonic()
+
+    def take(self, line: str) -> None:
+        """Take a line of its output."""
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            return
+        kind = event.pop("event")
+        self._events[kind] = event
+        if kind == "planned":
+            self._total = len(event["steps"])
+        elif kind == "attempt":
+            self.revision, self.pid = event["revision"], event["pid"]
+        elif kind == "retry":
+            log.warning("revision %s waits for a lock held by %s", event["revision"], event["blockers"])
+        elif kind == "applied":
+            self.applied.append(Applied(**event))
+            self._on_progress(context.Progress(OPERATION, len(self.applied), self._total, "revisions"))
+
+    def result(self, kind: str) -> dict[str, Any]:
+        """Return the last event of that kind.
+
+        Errors: `MigrationFailed` where there was none: the process ended without saying how.
+        """
+        if kind not in self._events:
+            raise errors.MigrationFailed(f"the migration process ended without saying {kind!r}")
+        return self._events[kind]
+
+    def failure(self) -> errors.ChanukaError | None:
+        """Return the error it told of, as the same class here."""
+        event = self._events.get("error")
+        if event is None:
+            return None
+        kind: type[errors.ChanukaError] = getattr(errors, event["error"], errors.MigrationFailed)
+        message = event["message"]
+        if self.applied:
+            message += f" Before that: {', '.join(step.revision for step in self.applied)} went through."
+        if issubclass(kind, errors.DatabaseError):
+            return kind(message, sqlstate=event["sqlstate"])
+        return kind(message)

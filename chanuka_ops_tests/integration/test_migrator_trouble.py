@@ -1,0 +1,409 @@
+"""Locks, crashes, rivals and wrong files: what a migration does when the world is not kind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from chanuka_ops import errors
+from chanuka_ops.config import DatabaseSettings, MigrationSettings
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.migrator import rules
+from chanuka_ops.migrator.model import Migrated
+from chanuka_ops.migrator.service import Migrator
+from chanuka_ops.postgres.process import wait_until
+from chanuka_ops_tests.integration.test_migrator_schema import HEAD, MIGRATIONS, in_this_process
+
+pytestmark = pytest.mark.postgres
+
+SECRET = "s3cret-of-the-test"  # the server trusts everybody; it only must not show anywhere
+SLEEP = "op.execute('select pg_sleep(60)')"
+
+
+def migrator(manager: ConnectionManager, location: Path = MIGRATIONS, **settings: float) -> Migrator:
+    return Migrator(manager, MigrationSettings(script_location=location, **settings))
+
+
+def scripts_in(directory: Path, **bodies: str) -> Path:
+    """Write a line of revisions: a1="op.execute(…)", b2=…"""
+    (directory / "versions").mkdir(parents=True, exist_ok=True)
+    shutil.copy(MIGRATIONS / "env.py", directory)
+    parent = None
+    for revision, body in bodies.items():
+        write(directory, revision, parent, body)
+        parent = revision
+    return directory
+
+
+def write(directory: Path, revision: str, parent: str | None, body: str) -> None:
+    (directory / "versions" / f"{revision}.py").write_text(
+        f'"""About {revision}."""\nfrom alembic import op\nrevision = {revision!r}\ndown_revision = {parent!r}\n'
+        f"def upgrade():\n{textwrap.indent(body, '    ')}\n"
+        f"def downgrade():\n    op.execute('select 1')\n"
+    )
+
+
+@contextmanager
+def holding(manager: ConnectionManager, statement: str) -> Iterator[Callable[[], None]]:
+    """A transaction that holds what the statement locked, until it's released or the block ends."""
+    with manager.transaction(lock_timeout_s=30) as connection:
+        connection.execute(text(statement))
+        yield connection.rollback
+
+
+@contextmanager
+def in_background(work: Callable[[], Migrated]) -> Iterator[Future[Migrated]]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(work)
+
+
+def runner_pids(parent: int) -> list[int]:
+    """The migration processes that are children of that process."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            status = (entry / "stat").read_text().rpartition(")")[2].split()  # state, parent, …
+            if int(status[1]) == parent and is_runner(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+def is_runner(pid: int) -> bool:
+    try:
+        return b"chanuka_ops.migrator.runner" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def sleeping(manager: ConnectionManager) -> int:
+    """How many sessions of this database are in pg_sleep."""
+    with manager.read() as connection:
+        return int(
+            connection.execute(
+                text(
+                    "select count(*) from pg_stat_activity where datname = current_database()"
+                    " and pid <> pg_backend_pid() and state = 'active' and query like '%pg_sleep(60)%'"
+                )
+            ).scalar_one()
+        )
+
+
+def table_exists(manager: ConnectionManager, name: str) -> bool:
+    with manager.read() as connection:
+        return connection.execute(text("select to_regclass(:name)"), {"name": name}).scalar_one() is not None
+
+
+def test_of_two_at_once_the_second_is_refused_and_told_by_whom(manager: ConnectionManager, tmp_path: Path) -> None:
+    where = scripts_in(tmp_path, a1="op.execute('create table a1 (id bigint)')\nop.execute('select pg_sleep(1)')")
+    with in_background(migrator(manager, where).up) as first:
+        assert wait_until(lambda: bool(runner_pids(os.getpid())), timeout_s=10)
+        with pytest.raises(errors.LockHeld, match="chanuka/migrate/"):
+            migrator(manager, where).up()
+        assert migrator(manager, where).up(wait_s=20).applied == ()  # waits, and finds all done
+        assert [step.revision for step in first.result().applied] == ["a1"]
+
+
+@pytest.mark.slow
+def test_of_four_that_wait_exactly_one_does_the_work(manager: ConnectionManager) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: migrator(manager).up(wait_s=60), range(4)))
+    assert sorted(len(migrated.applied) for migrated in done) == [0, 0, 0, 12]
+    assert {migrated.after for migrated in done} == {HEAD}
+
+
+def test_a_blocker_that_ends_costs_attempts_only(manager: ConnectionManager, database: DatabaseSettings) -> None:
+    in_this_process(database).move("up", "0009_bills_by_status")
+    with holding(manager, "lock table bill_versions in access share mode") as release:
+        threading.Timer(1.5, release).start()
+        migrated = migrator(manager, lock_timeout_s=0.3, retry_deadline_s=30).up("0010_word_count")
+    assert migrated.after == "0010_word_count"
+    assert migrated.applied[0].attempts > 1
+
+
+def test_a_blocker_for_ever_ends_in_a_clean_abort_that_names_it(
+    manager: ConnectionManager, database: DatabaseSettings
+) -> None:
+    in_this_process(database).move("up", "0009_bills_by_status")
+    waited: list[float] = []
+    with holding(manager, "lock table bill_versions in access share mode"), ThreadPoolExecutor(1) as readers:
+
+        def read() -> None:
+            started = time.monotonic()
+            with manager.read() as connection:
+                connection.execute(text("select count(*) from bill_versions")).scalar_one()
+            waited.append(time.monotonic() - started)
+
+        started = time.monotonic()
+        futures = [readers.submit(read) for _ in range(3)]
+        with pytest.raises(errors.LockTimeout) as caught:
+            migrator(manager, lock_timeout_s=0.3, retry_deadline_s=1.5).up()
+        assert time.monotonic() - started < 1.5 + 5
+        [future.result() for future in futures]
+    said = str(caught.value)
+    assert "0010_word_count" in said
+    assert "pid " in said
+    assert "lock table bill_versions" in said
+    assert "Nothing of that revision was changed" in said
+    assert caught.value.sqlstate == "55P03"
+    steps = in_this_process(database)
+    assert steps.current() == ("0009_bills_by_status",)
+    steps.move("up", "head")  # there's no trace of the tries
+
+
+def test_a_killed_process_leaves_no_session_and_a_rerun_converges(manager: ConnectionManager, tmp_path: Path) -> None:
+    where = scripts_in(
+        tmp_path,
+        a1="op.execute('create table a1 (id bigint)')",
+        b2=f"op.execute('create table b2 (id bigint)')\n{SLEEP}",
+    )
+    with in_background(migrator(manager, where).up) as running:
+        assert wait_until(lambda: sleeping(manager) == 1, timeout_s=20)
+        [pid] = runner_pids(os.getpid())
+        os.kill(pid, signal.SIGKILL)
+        failure = running.exception(timeout=30)
+        assert sleeping(manager) == 0  # before the lock was given back
+    assert type(failure) is errors.MigrationFailed
+    assert "killed by signal 9" in str(failure)
+    assert "b2" in str(failure)
+    assert "stands at a1" in str(failure)
+    assert not table_exists(manager, "b2")
+
+    write(where, "b2", "a1", "op.execute('create table b2 (id bigint)')")
+    assert [step.revision for step in migrator(manager, where).up().applied] == ["b2"]
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
+def test_when_the_parent_dies_no_process_and_no_session_stay(
+    manager: ConnectionManager, database: DatabaseSettings, tmp_path: Path, number: signal.Signals
+) -> None:
+    where = scripts_in(tmp_path, a1=f"op.execute('create table a1 (id bigint)')\n{SLEEP}")
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from chanuka_ops.config import DatabaseSettings, MigrationSettings\n"
+        "from chanuka_ops.db.manager import ConnectionManager\n"
+        "from chanuka_ops.migrator.service import Migrator\n"
+        "settings = MigrationSettings(script_location=Path(sys.argv[1]))\n"
+        "Migrator(ConnectionManager('main', DatabaseSettings(url=sys.stdin.read())), settings).up()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, where], stdin=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        parent.stdin.write(database.url.get_secret_value())
+        parent.stdin.close()
+        assert wait_until(lambda: sleeping(manager) == 1, timeout_s=20)
+        [child] = runner_pids(parent.pid)
+        parent.send_signal(number)
+        parent.wait(timeout=20)
+    assert wait_until(lambda: not is_runner(child), timeout_s=10)
+    assert wait_until(lambda: sleeping(manager) == 0, timeout_s=10)
+    assert not table_exists(manager, "a1")
+
+
+def test_the_password_is_in_no_argument_and_no_environment(manager: ConnectionManager, tmp_path: Path) -> None:
+    url = manager.settings.sqlalchemy_url.set(password=SECRET).render_as_string(hide_password=False)
+    secretive = ConnectionManager("main", DatabaseSettings(url=SecretStr(url)))
+    where = scripts_in(tmp_path, a1=SLEEP)
+    with in_background(migrator(secretive, where).up) as running:
+        assert wait_until(lambda: sleeping(manager) == 1, timeout_s=20)
+        [pid] = runner_pids(os.getpid())
+        seen = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+        os.kill(pid, signal.SIGTERM)
+        failure = running.exception(timeout=30)
+    assert SECRET.encode() not in seen
+    assert type(failure) is errors.Interrupted
+    assert SECRET not in str(failure)
+    assert sleeping(manager) == 0
+
+
+@pytest.mark.slow
+def test_past_its_deadline_a_migration_is_ended(manager: ConnectionManager, tmp_path: Path) -> None:
+    where = scripts_in(tmp_path, a1=SLEEP)
+    with pytest.raises(errors.MigrationFailed, match=r"deadline of 2 s.*a1.*stands at base"):
+        migrator(manager, where, deadline_s=2).up()
+    assert sleeping(manager) == 0
+
+
+@pytest.mark.parametrize("leftover", ["invalid", "valid"])
+def test_the_concurrent_build_can_be_rerun_over_what_it_left(
+    manager: ConnectionManager, database: DatabaseSettings, leftover: str
+) -> None:
+    steps = in_this_process(database)
+    steps.move("up", "0008_analytics")
+    build = "create index concurrently bills_status_introduced_on_idx on bills (status, introduced_on desc)"
+    with manager.autocommit(lock_timeout_s=0.2) as connection:
+        if leftover == "valid":
+            connection.execute(text(build))
+        else:
+            with (
+                holding(manager, "insert into bills (title, chamber) values ('The Water Bill', 'senate')"),
+                pytest.raises(errors.LockTimeout),
+                manager.autocommit(lock_timeout_s=0.2) as own,
+            ):
+                own.execute(text(build))
+    steps.move("up", "0009_bills_by_status")
+    with manager.read() as connection:
+        found = connection.execute(
+            text("select indisvalid from pg_index where indexrelid = 'bills_status_introduced_on_idx'::regclass")
+        ).all()
+    assert found == [(True,)]
+
+
+def add_versions(manager: ConnectionManager, first: int, count: int) -> None:
+    with manager.transaction() as connection:
+        connection.execute(
+            text(
+                "insert into bill_versions (bill_id, version_no, label, body, body_sha256)"
+                " select (select min(id) from bills), :first + n, 'x', 'one two  three', sha256(int8send(n))"
+                " from generate_series(1, :count) n"
+            ),
+            {"first": first, "count": count},
+        )
+
+
+def uncounted(manager: ConnectionManager) -> tuple[int, int]:
+    with manager.read() as connection:
+        row = connection.execute(
+            text("select count(*), count(*) filter (where word_count is distinct from 3) from bill_versions")
+        ).one()
+        return row[0], row[1]
+
+
+@pytest.fixture
+def versions(manager: ConnectionManager, database: DatabaseSettings) -> ConnectionManager:
+    """A database before the word counts, with a thousand versions of a bill."""
+    in_this_process(database).move("up", "0009_bills_by_status")
+    with manager.transaction() as connection:
+        connection.execute(text("insert into bills (title, chamber) values ('The Water Bill', 'senate')"))
+    add_versions(manager, 0, 1000)
+    return manager
+
+
+def test_the_backfill_ends_while_rows_come_in(versions: ConnectionManager) -> None:
+    stop = threading.Event()
+
+    def insert() -> int:
+        batch = 0
+        while not stop.is_set():
+            add_versions(versions, 1000 + batch * 20, 20)
+            batch += 1
+        return batch
+
+    with ThreadPoolExecutor(1) as pool:
+        inserting = pool.submit(insert)
+        try:
+            migrated = migrator(versions).up()
+        finally:
+            stop.set()
+        came = inserting.result()
+    assert migrated.after == HEAD
+    assert came > 1
+    assert uncounted(versions) == (1000 + 20 * came, 0)
+
+
+def test_a_backfill_that_was_broken_off_goes_on_where_it_stopped(
+    versions: ConnectionManager, database: DatabaseSettings
+) -> None:
+    steps = in_this_process(database, lock_timeout_s=0.3)
+    steps.move("up", "0010_word_count")
+    last = "select from bill_versions where id = (select max(id) from bill_versions) for update"
+    with holding(versions, last), pytest.raises(errors.LockTimeout, match="safe to run it again"):
+        steps.move("up", "head")
+    assert uncounted(versions) == (1000, 200)  # four batches of five stay done
+    steps.move("up", "head")
+    assert steps.current() == (HEAD,)
+    assert uncounted(versions) == (1000, 0)
+
+
+def test_two_heads_are_refused_by_name(manager: ConnectionManager, tmp_path: Path) -> None:
+    where = scripts_in(tmp_path, a1="op.execute('create table a1 (id bigint)')", b2="op.execute('select 1')")
+    write(where, "c3", "a1", "op.execute('select 1')")
+    assert [problem.kind for problem in in_this_process(manager.settings, where).plan().problems] == ["several_heads"]
+    with pytest.raises(errors.HeadsConflict, match=r"(?=.*b2)(?=.*c3)"):
+        migrator(manager, where).up()
+    assert not table_exists(manager, "a1")
+
+
+def test_no_revision_files(manager: ConnectionManager, tmp_path: Path) -> None:
+    where = scripts_in(tmp_path / "empty")
+    with pytest.raises(errors.ConfigurationError, match=str(where)):
+        migrator(manager, where).up()
+    with pytest.raises(errors.ConfigurationError, match=str(tmp_path / "nowhere")):
+        migrator(manager, tmp_path / "nowhere").plan()
+    assert not table_exists(manager, "alembic_version")
+
+
+def test_a_database_from_the_future_is_refused(database: DatabaseSettings, tmp_path: Path) -> None:
+    where = scripts_in(tmp_path, a1="op.execute('select 1')", b2="op.execute('select 1')")
+    in_this_process(database, where).move("up", "head")
+    (where / "versions" / "b2.py").unlink()
+    steps = in_this_process(database, where)
+    plan = steps.plan()
+    assert (plan.current, plan.problems[0].kind, plan.problems[0].revision) == ("b2", "unknown_revision", "b2")
+    for direction, to in (("up", "head"), ("down", "base")):
+        with pytest.raises(errors.RefusedError, match="b2"):
+            steps.move(direction, to)  # type: ignore[arg-type]  # a loop widens the literal
+
+
+@pytest.mark.parametrize("body", ["syntax error here", "raise RuntimeError('at import')", "down_revision = 'gone'"])
+def test_files_that_can_not_be_read(manager: ConnectionManager, tmp_path: Path, body: str) -> None:
+    where = scripts_in(tmp_path, a1="op.execute('create table a1 (id bigint)')")
+    path = where / "versions" / "a1.py"
+    path.write_text(path.read_text() + body + "\n")
+    steps = in_this_process(manager.settings, where)
+    refused = rules.refusal(steps.plan())
+    assert type(refused) is errors.ConfigurationError
+    assert str(where) in str(refused)
+    with pytest.raises(errors.ConfigurationError):
+        steps.move("up", "head")
+    assert not table_exists(manager, "a1")
+
+
+def test_a_failing_revision_is_named_and_leaves_nothing(manager: ConnectionManager, tmp_path: Path) -> None:
+    where = scripts_in(
+        tmp_path,
+        a1="print('a line on standard output')\nop.execute('create table a1 (id bigint)')",
+        b2="op.execute('create table b2 (id bigint)')\nop.execute('create table a1 (id bigint)')",
+    )
+    with pytest.raises(errors.MigrationFailed, match=r"b2.*42P07.*Nothing of that revision.*a1 went through"):
+        migrator(manager, where).up()
+    assert table_exists(manager, "a1")
+    assert not table_exists(manager, "b2")
+
+
+def test_a_revision_that_raises_is_a_failed_migration(manager: ConnectionManager, tmp_path: Path) -> None:
+    where = scripts_in(tmp_path, a1="op.execute('create table a1 (id bigint)')\nraise ValueError('odd data')")
+    with pytest.raises(errors.MigrationFailed, match="odd data"):
+        migrator(manager, where).up()
+    assert not table_exists(manager, "a1")
+
+
+def test_targets_that_make_no_sense(database: DatabaseSettings, tmp_path: Path) -> None:
+    steps = in_this_process(database, scripts_in(tmp_path, a1="op.execute('select 1')", b2="op.execute('select 1')"))
+    with pytest.raises(errors.ConfigurationError, match="a1, b2"):
+        steps.move("up", "c3")
+    steps.move("up", "head")
+    with pytest.raises(errors.RefusedError, match="migrate down"):
+        steps.move("up", "a1")
+
+
+def test_a_missing_database_is_said_plainly(manager: ConnectionManager) -> None:
+    url = manager.settings.sqlalchemy_url.set(database="not_there", password=SECRET)
+    settings = DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False)))
+    with ConnectionManager("main", settings) as absent:
+        for act in (migrator(absent).plan, migrator(absent).up):
+            with pytest.raises(errors.DatabaseMissing) as caught:
+                act()
+            assert SECRET not in str(caught.value)
