@@ -63,7 +63,7 @@ def _newest_backup_is_proven(name: str) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=newest is not None and newest.tier == Tier.PROVEN,
             severity=dg.AssetCheckSeverity.ERROR,
-            metadata={"backup_id": newest.backup_id if newest else "none", "tier": newest.tier if newest else "none"},
+            metadata={"backup_id": newest.backup_id if newest else "none", "tier": str(newest.tier) if newest else "none"},
         )
 
     return check

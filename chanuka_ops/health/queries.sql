@@ -330,6 +330,27 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
                     where d.classid = 'pg_class'::regclass and d.objid = t.oid and d.deptype = 'e')
  order by bytes desc;
 
+-- name: null_shares
+-- what: plain B-trees on one column of a larger table, with the column's share of nulls where this role may see it
+select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
+       quote_ident(a.attname) as column_name, c.relpages * current_setting('block_size')::bigint as bytes,
+       has_table_privilege(t.oid, 'select') and not row_security_active(t.oid) as readable, s.null_frac as nulls
+  from pg_index i
+  join pg_class c on c.oid = i.indexrelid and c.relkind = 'i'
+  join pg_am m on m.oid = c.relam and m.amname = 'btree'
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_class t on t.oid = i.indrelid
+  join pg_namespace tn on tn.oid = t.relnamespace
+  join pg_attribute a on a.attrelid = t.oid and a.attnum = i.indkey[0]
+  left join pg_stats s
+    on s.schemaname = tn.nspname and s.tablename = t.relname and s.attname = a.attname and not s.inherited
+ where i.indisvalid and not i.indisunique and i.indnatts = 1 and i.indexprs is null and i.indpred is null
+   and not a.attnotnull and t.reltuples >= 10000 and not c.relispartition
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = t.oid and d.deptype = 'e')
+ order by 1;
+
 -- name: foreign_keys
 -- what: each foreign key, the indexes that could serve it, and the types of its columns on both sides
 with partitioned as materialized (

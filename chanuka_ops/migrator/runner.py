@@ -11,6 +11,7 @@ password, which belongs in no argument list and no environment). Standard output
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -30,11 +31,10 @@ _OWN_FAILURE = 1
 def main() -> int:
     """Read the request, do it, tell how it went."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: psycopg then cancels the statement
-    events, sys.stdout = sys.stdout, sys.stderr  # a revision may print; this pipe is not for that
-    emit = _emitter(events)
+    emit = _emitter(_own_stdout())
     try:
         request = json.load(sys.stdin)
-        logs.configure(as_json=request["logs_as_json"], level=request["log_level"])
+        logs.configure(level=request["log_level"])
         with context.scope(**request["context"]):
             _work(request, emit)
     except KeyboardInterrupt:
@@ -56,6 +56,13 @@ def _work(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
         emit({"event": "plan", "plan": steps.plan().to_json()})
     else:
         steps.move(request["action"], request["to"])
+
+
+def _own_stdout() -> TextIO:
+    """Keep standard output for events: what a revision, or a program it starts, prints goes to standard error."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
 
 
 def _emitter(stream: TextIO) -> Callable[[dict[str, Any]], None]:

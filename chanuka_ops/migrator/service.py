@@ -116,7 +116,6 @@ class Migrator:
                 "database": scope.database,
             },
             "log_level": logging.getLogger("chanuka_ops").getEffectiveLevel(),
-            "logs_as_json": False,
         }
 
     @contextmanager

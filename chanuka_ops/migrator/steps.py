@@ -114,9 +114,18 @@ class Steps:
             self._run_env(connection, lambda *_: [step])
 
     def _run_env(self, connection: Connection, work: Callable[..., list[Any]], **options: Any) -> None:
+        def on_our_connection(revisions: tuple[str, ...], migrating: MigrationContext) -> list[Any]:
+            theirs = migrating.connection
+            if theirs is None or theirs.engine is not connection.engine:
+                raise errors.ConfigurationError(
+                    f"{self._files.path}/env.py makes a connection of its own, which has no lock timeout: let it use"
+                    " config.attributes['connection'], as the one that comes with this program does. Nothing was changed."
+                )
+            return work(revisions, migrating)
+
         self._files.config.attributes["connection"] = connection
         try:
-            with EnvironmentContext(self._files.config, self._files.directory, fn=work, **options):
+            with EnvironmentContext(self._files.config, self._files.directory, fn=on_our_connection, **options):
                 self._files.directory.run_env()
         finally:
             del self._files.config.attributes["connection"]
@@ -146,9 +155,9 @@ class Steps:
         where = f"revision {script.revision}"
         tail = _remains(transactional)
         if isinstance(error, errors.LockTimeout):
-            limit_s = self._settings.lock_timeout_s
-            return errors.LockTimeout(
-                f"{where} did not get its lock within {limit_s:g} s in {attempt} attempts; blocked by {watch.names()}."
+            limit = f"within {self._settings.lock_timeout_s:g} s in any of {attempt} attempts"
+            return errors.LockTimeout(  # outside a transaction a revision may have set a limit of its own
+                f"{where} did not get its lock {limit if transactional else 'in time'}; blocked by {watch.names()}."
                 f" {tail} Let the blocker end, or end it, and run the migration again.",
                 sqlstate=error.sqlstate,
             )

@@ -145,6 +145,24 @@ INDEXES = (
         ("create table t(a int, b int)", "create index t_a on t(a desc nulls last)", "create index t_ab on t(a, b)"),
     ),
     Planted(
+        "mostly_null",
+        "index.mostly_null",
+        "{s}.t_v",
+        (
+            "create table t(id int, v int)",
+            "insert into t select g, case when g % 10 = 0 then g end from generate_series(1, 20000) g",
+            "create index t_v on t(v)",
+            "analyze t",
+        ),
+        status="info",
+        twin=(
+            "create table t(id int, v int)",
+            "insert into t select g, case when g % 10 = 0 then g end from generate_series(1, 20000) g",
+            "create index t_v on t(v) where v is not null",
+            "analyze t",
+        ),
+    ),
+    Planted(
         "trap_unused_young_statistics",
         "index.unused",
         None,

@@ -208,11 +208,16 @@ def test_a_connection_that_breaks_in_mid_run_leaves_a_report(manager: Connection
         "create table m(at date) partition by range (at)",
         "create table m_default partition of m default",
     )
-    with engines.connect(manager.settings, Profile.MAINTENANCE) as holder, ThreadPoolExecutor(1) as pool:
+    with (
+        engines.connect(manager.settings, Profile.MAINTENANCE) as holder,
+        engines.connect(manager.settings, Profile.MAINTENANCE) as watcher,
+        ThreadPoolExecutor(1) as pool,
+    ):
         holder.execute("lock table m_default in access exclusive mode")
+        watcher.autocommit = True  # within a transaction pg_stat_activity stays as it was first seen
         look = pool.submit(service.check, manager, DEFAULTS)
         ended = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock' and datname = %s"
-        while not look.done() and not holder.execute(ended, [manager.settings.sqlalchemy_url.database]).fetchall():
+        while not look.done() and not watcher.execute(ended, [manager.settings.sqlalchemy_url.database]).fetchall():
             time.sleep(0.02)
         report = look.result(timeout=30)
     statuses = _statuses(report)

@@ -228,6 +228,37 @@ def test_the_password_is_in_no_argument_and_no_environment(manager: ConnectionMa
     assert sleeping(manager) == 0
 
 
+def test_a_connection_that_breaks_is_settled_by_asking(manager: ConnectionManager, tmp_path: Path) -> None:
+    where = scripts_in(tmp_path, a1=f"op.execute('create table a1 (id bigint)')\n{SLEEP}")
+    with in_background(migrator(manager, where).up) as running:
+        assert wait_until(lambda: sleeping(manager) == 1, timeout_s=20)
+        with manager.read() as connection:
+            connection.execute(
+                text(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where datname = current_database() and pid <> pg_backend_pid() and query like '%pg_sleep(60)%'"
+                )
+            )
+        failure = running.exception(timeout=30)
+    assert type(failure) is errors.MigrationFailed
+    assert "connection broke while revision a1" in str(failure)
+    assert "stands at base" in str(failure)
+    assert not table_exists(manager, "a1")
+
+
+def test_scripts_that_connect_by_themselves_are_refused(database: DatabaseSettings, tmp_path: Path) -> None:
+    where = scripts_in(tmp_path, a1="op.execute('create table a1 (id bigint)')")
+    (where / "env.py").write_text(
+        "from alembic import context\nfrom sqlalchemy import create_engine\n"
+        f"with create_engine({database.url.get_secret_value()!r}).connect() as connection:\n"
+        "    context.configure(connection=connection)\n"
+        "    with context.begin_transaction():\n"
+        "        context.run_migrations()\n"
+    )
+    with pytest.raises(errors.ConfigurationError, match=r"attributes\['connection'\]"):
+        in_this_process(database, where).move("up", "head")
+
+
 @pytest.mark.slow
 def test_past_its_deadline_a_migration_is_ended(manager: ConnectionManager, tmp_path: Path) -> None:
     where = scripts_in(tmp_path, a1=SLEEP)
@@ -374,7 +405,7 @@ def test_files_that_can_not_be_read(manager: ConnectionManager, tmp_path: Path, 
 def test_a_failing_revision_is_named_and_leaves_nothing(manager: ConnectionManager, tmp_path: Path) -> None:
     where = scripts_in(
         tmp_path,
-        a1="print('a line on standard output')\nop.execute('create table a1 (id bigint)')",
+        a1="import os\nprint('a line')\nos.write(1, b'{}\\\\n')\nop.execute('create table a1 (id bigint)')",
         b2="op.execute('create table b2 (id bigint)')\nop.execute('create table a1 (id bigint)')",
     )
     with pytest.raises(errors.MigrationFailed, match=r"b2.*42P07.*Nothing of that revision.*a1 went through"):

@@ -314,7 +314,8 @@ def test_only_the_oldest_holder_of_the_horizon_is_a_finding() -> None:
 
 def _table(**changes: Any) -> Row:
     row = {"name": "public.t", "root": "public.t", "persistence": "p", "reltuples": 100_000.0, "live": 100_000,
-           "dead": 0, "modified": 0, "updated": 0, "hot_updated": 0, "inserted": 500_000, "deleted": 0, "analyzed": True,
+           "dead": 0, "modified": 0, "updated": 0, "hot_updated": 0, "inserted": 500_000, "deleted": 0,
+           "analyzed": True,
            "toast_reltuples": None, "toast_dead": None, "options": {}, "toast_options": {},
            "being_vacuumed": False}  # fmt: skip
     return {**row, **changes}
@@ -529,6 +530,22 @@ def test_the_cure_of_an_invalid_index_fits_how_it_came_about(changes: Row, advic
            "constraint_name": None, "bytes": 0, **changes}  # fmt: skip
     (found,) = judge("index.invalid", row).findings
     assert advice in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("nulls", "readable", "status"),
+    [(0.9, True, "info"), (0.4, True, "ok"), (None, True, "ok"), (None, False, "unknown")],
+)
+def test_mostly_null(nulls: float | None, readable: bool, status: str) -> None:  # noqa: FBT001 - a table of cases
+    row = {
+        "name": "public.i",
+        "table": "public.t",
+        "column_name": "v",
+        "bytes": 1,
+        "readable": readable,
+        "nulls": nulls,
+    }
+    assert judge("index.mostly_null", row).status == status
 
 
 def test_the_index_that_stays_is_the_one_that_is_needed() -> None:

@@ -22,7 +22,7 @@ def take_backup(context: dg.OpExecutionContext, db: DatabaseResource) -> str:
         verified = require_whole(db.orchestrator.verify(created.backup_id))
     metadata: dict[str, dg.MetadataValue] = {
         "backup_id": dg.MetadataValue.text(created.backup_id),
-        "tier": dg.MetadataValue.text(verified.tier),
+        "tier": dg.MetadataValue.text(str(verified.tier)),
         "dagster/size_bytes": dg.MetadataValue.int(created.bytes),
         "backup_bytes": dg.MetadataValue.int(created.bytes),
         "source_bytes": dg.MetadataValue.int(created.source_bytes),
@@ -53,7 +53,7 @@ def _drill(context: dg.OpExecutionContext, db: DatabaseResource, backup_id: str)
         drill = db.orchestrator.drill(backup_id or None)
     metadata: dict[str, dg.MetadataValue] = {
         "backup_id": dg.MetadataValue.text(drill.backup_id),
-        "tier": dg.MetadataValue.text(drill.tier),
+        "tier": dg.MetadataValue.text(str(drill.tier)),
         "tables_compared": dg.MetadataValue.int(drill.tables_compared),
         "rows_compared": dg.MetadataValue.int(drill.rows_compared),
         "coverage": dg.MetadataValue.float(drill.coverage),

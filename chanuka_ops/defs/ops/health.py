@@ -33,7 +33,7 @@ def health_metadata(report: HealthReport) -> dict[str, dg.MetadataValue]:
     lines = ["| status | check | object | summary |", "|---|---|---|---|"]
     lines += [f"| {f.status} | {f.check} | {f.object or ''} | {_cell(f.summary)} |" for f in wrong]
     return {
-        "status": dg.MetadataValue.text(report.status),
+        "status": dg.MetadataValue.text(str(report.status)),
         "checks": dg.MetadataValue.int(len(report.checks)),
         "checks_unknown": dg.MetadataValue.int(sum(r.status == Status.UNKNOWN for r in report.checks)),
         "health_seconds": dg.MetadataValue.float(report.seconds),

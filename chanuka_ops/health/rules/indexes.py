@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from chanuka_ops.health.model import Case, Check, Finding, Limits, Row, Rows, Status
+from chanuka_ops.health.model import Case, Check, Finding, Limits, Need, Row, Rows, Status
 
 # Below this an unused index costs too little to talk about; the tools that look at it start at 1 to 10 MB.
 UNUSED_BYTES = 10 * 1024 * 1024
 # Monthly jobs are rarer than a week, but a month of statistics is seldom to be had; the finding is advice only.
 UNUSED_STATISTICS_DAYS = 7.0
+# Half the entries are nulls, which few queries look for by index.
+MOSTLY_NULL_PERCENT = 50.0
 
 
 def invalid(rows: Rows, case: Case) -> Iterator[Finding]:
@@ -136,6 +138,29 @@ def unused(rows: Rows, case: Case) -> Iterator[Finding]:
             yield found
 
 
+def mostly_null(rows: Rows, case: Case) -> Iterator[Finding]:
+    """A partial index would be a fraction of the size, and serve a foreign key as well."""
+    hidden = [row["name"] for row in rows if not row["readable"]]
+    for row in rows:
+        if not row["readable"] or row["nulls"] is None:
+            continue
+        column, percent = row["column_name"], 100.0 * row["nulls"]
+        yield case.finding(
+            row["name"],
+            f"{percent:.0f} % of what index {row['name']} holds are nulls ({_mb(row['bytes'])})",
+            f"unless queries look for nulls: create index concurrently on {row['table']} ({column})"
+            f" where {column} is not null, then drop index concurrently {row['name']}",
+            value=percent,
+        )
+    if hidden:
+        yield case.unknown(
+            None,
+            f"{len(hidden)} indexes can't be judged, {hidden[0]} for one: their statistics are hidden from this role",
+            "grant pg_read_all_data to the role, or SELECT on the tables",
+            value=len(hidden),
+        )
+
+
 def _mb(size: float) -> str:
     return f"{size / 1024 / 1024:.1f} MB"
 
@@ -179,5 +204,17 @@ CHECKS = (
         query="index_use",
         unit="bytes",
         limits=Limits(UNUSED_BYTES),
+    ),
+    Check(
+        "index.mostly_null",
+        "indexes hold values",
+        (Status.INFO,),
+        mostly_null,
+        "An index on a column that is mostly null is mostly nulls. With `where column is not null` it is a fraction of"
+        " the size, and still serves a foreign key.",
+        query="null_shares",
+        unit="%",
+        limits=Limits(MOSTLY_NULL_PERCENT),
+        needs=(Need.TABLES,),
     ),
 )
