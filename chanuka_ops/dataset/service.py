@@ -27,7 +27,7 @@ ANALYSED = (
 
 
 def load(manager: ConnectionManager, *, scale: int = 1) -> DatasetSummary:
-    """Bring the data set to `scale` (about 50 MB each) and say what is there. Rows of a larger scale stay.
+    """Bring the data set to `scale` (about 55 MB each) and say what is there. Rows of a larger scale stay.
 
     Errors: `ConfigurationError` for a scale below 1; `LockHeld`; `RefusedError` where the schema is missing or a table
     holds rows that this data set didn't make (nothing was changed).

@@ -85,15 +85,7 @@ def check(
         run.broke(error)
     results = run.results()
     results += [result for result in extra if _is_chosen(result.check, monitoring, only)]
-    findings = sorted((finding for result in results for finding in result.findings), key=lambda one: -one.status.rank)
-    report = HealthReport(
-        manager.name,
-        worst(result.status for result in results),
-        run.version,
-        watch.seconds,
-        tuple(findings),
-        tuple(results),
-    )
+    report = _report(manager.name, run.version, results, watch)
     log.info(
         "%s is %s: %d findings of %d checks in %.3f s",
         report.database,
@@ -104,6 +96,14 @@ def check(
         extra={"event": "health.checked", "status": str(report.status)},
     )
     return report
+
+
+def _report(database: str, version: str | None, results: list[CheckResult], watch: Stopwatch) -> HealthReport:
+    """Put the results together, the worst findings first."""
+    findings = [finding for result in results for finding in result.findings]
+    findings.sort(key=lambda finding: -finding.status.rank)
+    status = worst(result.status for result in results)
+    return HealthReport(database, status, version, watch.seconds, tuple(findings), tuple(results))
 
 
 def _is_chosen(check_id: str, monitoring: MonitoringSettings, only: Collection[str] | None) -> bool:

@@ -119,7 +119,7 @@ class Steps:
             if theirs is None or theirs.engine is not connection.engine:
                 raise errors.ConfigurationError(
                     f"{self._files.path}/env.py makes a connection of its own, which has no lock timeout: let it use"
-                    " config.attributes['connection'], as the one that comes with this program does. Nothing was changed."
+                    " config.attributes['connection'], as this program's own env.py does. Nothing was changed."
                 )
             return work(revisions, migrating)
 

@@ -104,7 +104,7 @@ def test_the_end_of_support_is_an_info_half_a_year_before() -> None:
 
 @pytest.mark.parametrize(
     ("version", "days_after_release", "status"),
-    [(180006, 100, "ok"), (180004, 100, "warning"), (180004, 5, "info"), (180007, 100, "ok"), (990000, 0, "ok")],
+    [(170011, 100, "ok"), (170009, 100, "warning"), (170009, 5, "info"), (170012, 100, "ok"), (990000, 0, "ok")],
 )
 def test_a_minor_release_behind(version: int, days_after_release: int, status: str) -> None:
     now = datetime(2026, 8, 13, 12, tzinfo=UTC) + timedelta(days=days_after_release)

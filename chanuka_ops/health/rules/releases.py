@@ -26,6 +26,6 @@ RELEASES = {
     15: Release(19, date(2026, 8, 13), date(2027, 11, 11)),
     16: Release(15, date(2026, 8, 13), date(2028, 11, 9)),
     17: Release(11, date(2026, 8, 13), date(2029, 11, 8)),
-    18: Release(6, date(2026, 8, 13), date(2030, 11, 14)),
+    18: Release(7, date(2026, 11, 12), date(2030, 11, 14)),  # came out after that day
     19: Release(0, date(2026, 11, 19), date(2031, 11, 13)),  # came out after that day
 }
