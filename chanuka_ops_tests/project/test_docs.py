@@ -86,11 +86,12 @@ def test_the_storage_shown_is_yaml_of_dagsters_schema() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    dead = []
-    for path in DOCUMENTS:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8")):
-            if not (path.parent / target).exists():
-                dead.append((path.name, target))
+    dead = [
+        (path.name, target)
+        for path in DOCUMENTS
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8"))
+        if not (path.parent / target).exists()
+    ]
     assert not dead
 
 
