@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/pytest $(if $(PG_BIN),--pg-bin $(PG_BIN))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-unit test-slow test-all check format lock clean
+.PHONY: help install demo up test test-unit test-slow test-all bench check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null || \
@@ -40,6 +40,9 @@ test-slow: $(STAMP) ## the slow ones: kill -9 in mid-backup, the whole demo, Dag
 
 test-all: $(STAMP) ## both
 	$(PYTEST)
+
+bench: $(STAMP) ## what a backup costs over PostgreSQL's own tools, as ratios
+	$(BIN)/python benchmarks/backup.py
 
 check: $(STAMP) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
