@@ -1,3 +1,7 @@
 """Fixtures come from plugins/, one concern a file."""
 
-pytest_plugins = ["chanuka_ops_tests.plugins.postgres", "chanuka_ops_tests.plugins.processes"]
+pytest_plugins = [
+    "chanuka_ops_tests.plugins.backup",
+    "chanuka_ops_tests.plugins.postgres",
+    "chanuka_ops_tests.plugins.processes",
+]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from chanuka_ops import context
+from chanuka_ops import context, errors
 from chanuka_ops.backup import dump, fingerprint, rules
 from chanuka_ops.backup.model import Comparison, Manifest
 from chanuka_ops.config import BackupSettings
@@ -28,6 +28,9 @@ from chanuka_ops.postgres.server import Server, scratch
 from chanuka_ops.sql.catalog import load
 
 log = logging.getLogger(__name__)
+
+# The copy may bring settings of its database that would stop its own restore; and none of this environment's is meant.
+_ENVIRONMENT = {"PGOPTIONS": "-c default_transaction_read_only=off -c statement_timeout=0", "PGCLIENTENCODING": "UTF8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,12 @@ def restored_copy(
             yield RestoredCopy(manager, server.binaries.version, server.major == manifest.source.major, watch.seconds)
 
 
-def compare(manifest: Manifest, copy: RestoredCopy) -> Comparison:
-    """Fingerprint the copy as the source was, and compare."""
+def compare(manifest: Manifest, copy: RestoredCopy, *, deadline_s: float) -> Comparison:
+    """Fingerprint the copy as the source was, and compare. Errors: `DatabaseError`."""
     with copy.manager.transaction(
         isolation="REPEATABLE READ", read_only=True, profile=Profile.MAINTENANCE
     ) as connection:
-        fingerprint.fix_settings(connection)
+        fingerprint.fix_settings(connection, deadline_s=deadline_s)
         restored = fingerprint.take(connection, label="compare")
     return rules.compare(manifest.fingerprint, restored, same_major=copy.same_major)
 
@@ -87,9 +90,10 @@ def _restore_roles(directory: Path, server: Server, admin: str, settings: Backup
             "--no-psqlrc",
             "--quiet",
             "--set=ON_ERROR_STOP=1",
-            f"--file={directory / dump.ROLES}",
             f"--dbname={engines.conninfo(server.settings(admin))}",
         ],
+        stdin=rules.without_grantors((directory / dump.ROLES).read_text(encoding="utf-8", errors="surrogateescape")),
+        env=_ENVIRONMENT,
         deadline_s=settings.deadline_s,
     )
 
@@ -108,7 +112,8 @@ def _restore_database(
         f"--dbname={engines.conninfo(server.settings(admin))}",
         directory / dump.DUMP,
     ]
-    with process.started(argv) as running, ConnectionManager("scratch", server.settings(admin)) as watcher:
+    watching = ConnectionManager("scratch", server.settings(admin))
+    with process.started(argv, env=_ENVIRONMENT) as running, watching as watcher:
         running.wait(
             deadline_s=settings.deadline_s,
             meanwhile=lambda: _report(watcher, manifest.source.dbname, manifest.source.source_bytes),
@@ -116,6 +121,9 @@ def _restore_database(
 
 
 def _report(watcher: ConnectionManager, dbname: str, expected_bytes: int) -> None:
-    with watcher.read() as connection:
-        size = connection.execute(text(load(__package__).sql("database_size")), {"name": dbname}).scalar_one()
+    try:
+        with watcher.read() as connection:
+            size = connection.execute(text(load(__package__).sql("database_size")), {"name": dbname}).scalar_one()
+    except errors.DatabaseError:  # how far it is, is not worth a restore
+        return
     context.progress("restore", size, max(size, expected_bytes), "bytes")

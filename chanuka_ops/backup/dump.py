@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import text
 
 from chanuka_ops import context
@@ -47,7 +48,7 @@ def tool_environment(database: DatabaseSettings) -> Iterator[tuple[dict[str, str
     with process.password_file(engines.password_of(database)) as (env, fds):
         # a tool that is SIGKILLed must leave no query on the server either
         check = f"-c client_connection_check_interval={engines.CONNECTION_CHECK_MS}"
-        yield {**env, "PGOPTIONS": check}, fds
+        yield {**env, "PGOPTIONS": f"{engines.stated_options(database)} {check}".strip()}, fds
 
 
 def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, directory: Path) -> Dumped:
@@ -63,8 +64,9 @@ def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, 
             isolation="REPEATABLE READ", read_only=True, profile=Profile.MAINTENANCE
         ) as connection:
             snapshot = str(connection.execute(text("select pg_export_snapshot()")).scalar_one())
-            fingerprints.fix_settings(connection)
+            fingerprints.fix_settings(connection, deadline_s=settings.deadline_s)
             source = fingerprints.source(connection)
+            before = fingerprints.sequences(connection)
             argv = _pg_dump(manager.settings, tools, settings, directory, snapshot)
             with process.started(argv, env=env, pass_fds=fds) as running:
                 seen = fingerprints.take(connection, label="backup", still_worthwhile=lambda: _still_dumps(running))
@@ -72,7 +74,7 @@ def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, 
                     deadline_s=max(0.0, deadline - time.monotonic()),
                     meanwhile=lambda: _report(directory / DUMP),
                 )
-            seen = fingerprints.with_sequences_after(connection, seen)
+            seen = fingerprints.with_sequences(seen, before, fingerprints.sequences(connection))
     return Dumped(source, seen)
 
 
@@ -104,7 +106,7 @@ def _pg_dumpall(database: DatabaseSettings, tools: Binaries, directory: Path) ->
             "--no-password",
             f"--file={directory / file}",
             f"--dbname={engines.conninfo(database)}",
-            f"--database={database.sqlalchemy_url.database}",
+            f"--database={make_conninfo('', dbname=database.sqlalchemy_url.database)}",  # a name may hold an =
         ]
 
 
@@ -116,4 +118,5 @@ def _still_dumps(running: Running) -> None:
 
 def _report(directory: Path) -> None:
     """Tell how many bytes the dump has; how many it will have is not known, as they're compressed."""
-    context.progress("dump", sum(file.stat().st_size for file in directory.glob("*")), None, "bytes")
+    with suppress(FileNotFoundError):  # before it has made its directory
+        context.progress("dump", sum(file.stat().st_size for file in directory.glob("*")), None, "bytes")

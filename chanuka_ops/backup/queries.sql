@@ -9,7 +9,9 @@ select set_config('search_path', '', true), set_config('DateStyle', 'ISO, YMD', 
        set_config('xmlbinary', 'base64', true), set_config('xmloption', 'content', true),
        set_config('lc_monetary', 'C', true), set_config('lc_numeric', 'C', true), set_config('lc_time', 'C', true),
        set_config('quote_all_identifiers', 'off', true), set_config('row_security', 'off', true),
-       set_config('synchronize_seqscans', 'off', true), set_config('statement_timeout', '0', true)
+       set_config('synchronize_seqscans', 'off', true), set_config('statement_timeout', cast(:deadline_ms as text), true),
+       -- from 17 on a role or a database may have one, and a snapshot must outlive it
+       (select set_config(name, '0', true) from pg_catalog.pg_settings where name = 'transaction_timeout')
 
 -- name: source
 -- what: the facts of the source that the manifest states
@@ -40,14 +42,19 @@ select pg_catalog.format('%I.%I', n.nspname, c.relname)
 
 -- name: tables
 -- what: every table whose rows pg_dump writes, leaf partitions one by one; an extension's own tables are the extension's
+-- `(t.*)` is the whole row even where a column is called t. A table that inherits (and is no partition) may have its
+-- columns in another order after a restore, parents' first: there the row is put together by the columns' names.
 select pg_catalog.format('%I.%I', n.nspname, c.relname) as name,
-       greatest(c.reltuples, 0)::bigint as estimated_rows
+       greatest(c.reltuples, 0)::bigint as estimated_rows,
+       case when c.relispartition or not exists (select from pg_catalog.pg_inherits i where i.inhrelid = c.oid) then '(t.*)'
+            else (select 'row(' || pg_catalog.string_agg(pg_catalog.format('t.%I', a.attname), ', ' order by a.attname::text collate "C") || ')'
+                    from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) end as row
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.relkind = 'r' and c.relpersistence <> 't'
    and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'
    and not exists (select from pg_catalog.pg_depend d
                     where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
- order by pg_catalog.pg_relation_size(c.oid) desc, 1
+ order by c.relpages desc, 1 -- the largest first; its size on disk can't be asked for without waiting for its lock
 
 -- name: sequences
 -- what: every sequence that pg_dump writes, with its direction and whether it may start again
@@ -96,7 +103,8 @@ select 'relation', r.name, pg_catalog.concat_ws(E'\n', r.relkind, r.relpersisten
   from relation r where r.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c')
 union all
 select 'column', pg_catalog.format('%s.%I', r.name, a.attname), pg_catalog.concat_ws(E'\n',
-       pg_catalog.row_number() over (partition by r.oid order by a.attnum), pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       case when r.relispartition or not exists (select from pg_catalog.pg_inherits i where i.inhrelid = r.oid)
+            then pg_catalog.row_number() over (partition by r.oid order by a.attnum) end, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
        a.attidentity, a.attgenerated, a.attstorage, a.attcompression, pg_catalog.pg_get_expr(d.adbin, d.adrelid),
        (select pg_catalog.quote_ident(collname) from pg_catalog.pg_collation where oid = a.attcollation),
        (select pg_catalog.string_agg(x::text, ',' order by x::text collate "C") from pg_catalog.unnest(a.attacl) x))
@@ -123,7 +131,8 @@ select 'rule', pg_catalog.format('%s on %s', pg_catalog.quote_ident(u.rulename),
   from pg_catalog.pg_rewrite u join relation r on r.oid = u.ev_class where u.rulename <> '_RETURN'
 union all
 select 'policy', pg_catalog.format('%s on %s', pg_catalog.quote_ident(p.polname), r.name), pg_catalog.concat_ws(E'\n', p.polcmd, p.polpermissive,
-       (select pg_catalog.string_agg(case when o = 0 then 'public' else pg_catalog.pg_get_userbyid(o) end, ',' order by 1) from pg_catalog.unnest(p.polroles) o),
+       (select pg_catalog.string_agg(o.name, ',' order by o.name collate "C") from
+          (select case when role = 0 then 'public' else pg_catalog.pg_get_userbyid(role)::text end as name from pg_catalog.unnest(p.polroles) role) o),
        pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
   from pg_catalog.pg_policy p join relation r on r.oid = p.polrelid
 union all
@@ -138,9 +147,11 @@ select 'routine', pg_catalog.format('%I.%I(%s)', n.nspname, f.proname, pg_catalo
          from pg_catalog.unnest(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) a))
   from pg_catalog.pg_proc f join ours n on n.oid = f.pronamespace
  where not exists (select from member m where m.classid = 'pg_catalog.pg_proc'::regclass and m.objid = f.oid)
+   -- a range type's constructors: made with the type, and owned by whoever restores it
+   and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.oid and d.deptype = 'i')
 union all
 select 'type', pg_catalog.format('%I.%I', n.nspname, t.typname), pg_catalog.concat_ws(E'\n', t.typtype, pg_catalog.pg_get_userbyid(t.typowner), t.typnotnull,
-       t.typdefault, pg_catalog.format_type(nullif(t.typbasetype, 0), t.typtypmod),
+       coalesce(pg_catalog.pg_get_expr(t.typdefaultbin, 0), t.typdefault), pg_catalog.format_type(nullif(t.typbasetype, 0), t.typtypmod),
        (select pg_catalog.string_agg(pg_catalog.quote_literal(e.enumlabel), ',' order by e.enumsortorder) from pg_catalog.pg_enum e where e.enumtypid = t.oid),
        (select pg_catalog.format_type(g.rngsubtype, null) from pg_catalog.pg_range g where g.rngtypid = t.oid))
   from pg_catalog.pg_type t join ours n on n.oid = t.typnamespace

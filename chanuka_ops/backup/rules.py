@@ -22,7 +22,9 @@ from chanuka_ops.backup.model import (
     Tier,
 )
 
-_ID = re.compile(r"^[a-z0-9_]+(?:-[a-z0-9_]+)*-\d{8}T\d{6}Z-[0-9a-f]{6}$")
+_ID = re.compile(r"[a-z0-9_]+(?:-[a-z0-9_]+)*-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+# a role's membership as pg_dumpall writes it: GRANT a TO b WITH INHERIT TRUE GRANTED BY "c";
+_GRANTOR = re.compile(r"^(?P<grant>GRANT .+) GRANTED BY (?:\"(?:[^\"]|\"\")*\"|[^\s\";]+);$", re.MULTILINE)
 _SEAL = "document_sha256"
 
 
@@ -41,9 +43,21 @@ def checked_id(backup_id: str) -> str:
 
     Errors: `BackupNotFound`.
     """
-    if not _ID.match(backup_id):
+    if not _ID.fullmatch(backup_id):
         raise errors.BackupNotFound(f"{backup_id!r} is not a backup id: `chanuka-ops backup list` shows them")
     return backup_id
+
+
+def checked_name(database: str) -> str:
+    """Return a database's name in the settings if it can name a directory of the store, and only there.
+
+    Errors: `ConfigurationError`.
+    """
+    if not database or database.startswith(".") or {"/", "\0"} & set(database):
+        raise errors.ConfigurationError(
+            f"databases.{database}: a directory of the store has that name: it can't be empty, hold / or begin with ."
+        )
+    return database
 
 
 def seal(document: Mapping[str, Any]) -> bytes:
@@ -60,7 +74,7 @@ def unseal(content: bytes) -> dict[str, Any]:
     try:
         body = json.loads(content)
         stated = body.pop(_SEAL)
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise errors.BackupDamaged("it is not a sealed document") from None
     if seal(body) != content or hashlib.sha256(_canonical(body)).hexdigest() != stated:
         raise errors.BackupDamaged("its content is not what its own checksum says")
@@ -75,6 +89,18 @@ def schema_hash(objects: Mapping[str, str]) -> str:
     """Hash a schema from the hashes of its objects."""
     lines = (f"{name}\0{definition}\n" for name, definition in sorted(objects.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def without_grantors(roles: str) -> str:
+    """Leave out who granted the memberships in pg_dumpall's script.
+
+    From PostgreSQL 16 on a grantor must be the cluster's first superuser or hold the role's ADMIN OPTION; the source's
+    first superuser is an ordinary one on another server, so that no script with a membership would run there.
+
+    >>> without_grantors('GRANT a TO "b c" WITH INHERIT TRUE GRANTED BY "o""x";')
+    'GRANT a TO "b c" WITH INHERIT TRUE;'
+    """
+    return _GRANTOR.sub(lambda match: f"{match['grant']};", roles)
 
 
 def file_problems(stated: Iterable[File], found: Mapping[str, File | None]) -> tuple[Problem, ...]:
@@ -172,18 +198,22 @@ def _sequence_mismatches(source: Fingerprint, restored: Fingerprint) -> list[Mis
         if copy is None:
             mismatches.append(Mismatch(object=name, source="a sequence", restored="no such sequence"))
         elif not _within(state, copy):
-            span = str(state.before) if state.before == state.after else f"{state.before} to {state.after}"
-            mismatches.append(Mismatch(object=name, source=f"value {span}", restored=f"value {copy.before}"))
+            mismatches.append(Mismatch(object=name, source=_values(state), restored=_values(copy)))
     return mismatches
+
+
+def _values(state: SequenceState) -> str:
+    span = str(state.before) if state.before == state.after else f"{state.before} to {state.after}"
+    return f"value {span}" + ("" if state.called_after else ", not yet given")
 
 
 def _within(state: SequenceState, copy: SequenceState) -> bool:
     """Tell whether the copy's value lies where the source's sequence was while it was dumped."""
     if state.before == state.after:
         return copy.before == state.before and copy.called_before in {state.called_before, state.called_after}
+    # one that cycles and moved may have passed any of its values, once around or more
     low, high = sorted((state.before, state.after))
-    started_again = state.cycle and (state.after - state.before) * state.increment < 0
-    return started_again or low <= copy.before <= high
+    return state.cycle or low <= copy.before <= high
 
 
 def _structure_problems(

@@ -11,7 +11,7 @@ from typing import Any
 
 from chanuka_ops import context, errors
 from chanuka_ops.backup import drill as drills
-from chanuka_ops.backup import dump, rules
+from chanuka_ops.backup import dump, files, rules
 from chanuka_ops.backup.model import (
     Comparison,
     Created,
@@ -24,7 +24,7 @@ from chanuka_ops.backup.model import (
     Tier,
     Verified,
 )
-from chanuka_ops.backup.store import MANIFEST, STATUS, LocalStore, inventory
+from chanuka_ops.backup.store import MANIFEST, STATUS, LocalStore
 from chanuka_ops.config import Settings
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
@@ -55,10 +55,11 @@ class BackupService:
         created_at = datetime.now(UTC)
         backup_id = rules.new_id(manager.name, created_at, secrets.token_hex(3))
         tools = binaries.find(configured=self._bin_dir, server_major=manager.probe().major)
-        with operation_lock(manager), self.store.writing(manager.name, backup_id) as partial:
-            dumped = dump.dump(manager, tools, self._settings, partial)
+        with self.store.writing(manager.name, backup_id) as partial:
+            with operation_lock(manager):  # what follows needs the database no more, and a lost lock must list nothing
+                dumped = dump.dump(manager, tools, self._settings, partial)
             try:
-                found = inventory(partial, label="hash and fsync", fsync=True)
+                found = files.inventory(partial, label="hash and fsync", fsync=True)
             except OSError as error:
                 raise errors.StoreError(f"{partial} can't be read back: {error.strerror}") from None
             who = context.current()
@@ -106,7 +107,7 @@ class BackupService:
         """
         watch = Stopwatch()
         problems: list[Problem] = []
-        status = self._status(backup_id, problems)
+        self._look_at_status(backup_id, problems)
         found = self.store.files(backup_id)
         stated_bytes = 0
         try:
@@ -120,7 +121,7 @@ class BackupService:
         figures: dict[str, Any] = {"files": len(found), "bytes": stated_bytes, "seconds": watch.seconds}
         figures["problems"] = [problem.model_dump() for problem in problems]
         look = Evidence(at=datetime.now(UTC), step="verify", passed=not problems, figures=figures)
-        status = self._record(status, look)
+        status = self._record(backup_id, look)
         return Verified(
             backup_id=backup_id,
             tier=status.tier,
@@ -148,7 +149,7 @@ class BackupService:
             return self._drilled(manifest, watch, None, None, verified.problems)
         try:
             with self.restored_copy(manifest) as copy:
-                comparison = drills.compare(manifest, copy)
+                comparison = drills.compare(manifest, copy, deadline_s=self._settings.deadline_s)
                 watch.stop()
         except (errors.ToolFailed, errors.DatabaseError) as failure:
             self._record_drill(manifest, {"error": str(failure)}, passed=False)
@@ -208,16 +209,14 @@ class BackupService:
 
     def _record_drill(self, manifest: Manifest, figures: dict[str, object], *, passed: bool) -> Status:
         look = Evidence(at=datetime.now(UTC), step="drill", passed=passed, figures=figures)
-        return self._record(self.store.status(manifest.backup_id), look)
+        return self._record(manifest.backup_id, look)
 
-    def _record(self, status: Status, look: Evidence) -> Status:
-        status = rules.after_look(status, look)
-        self.store.set_status(status)
-        return status
+    def _record(self, backup_id: str, look: Evidence) -> Status:
+        return self.store.change_status(backup_id, lambda before: rules.after_look(before, look))
 
-    def _status(self, backup_id: str, problems: list[Problem]) -> Status:
+    def _look_at_status(self, backup_id: str, problems: list[Problem]) -> None:
         try:
-            return self.store.status(backup_id)
-        except errors.BackupDamaged:  # what it said of the tier can't be believed any more
+            self.store.status(backup_id)
+        except errors.BackupDamaged as damage:  # what it said of the tier can't be believed any more
+            log.warning("%s", damage, extra={"event": "backup.damaged"})
             problems.append(Problem(file=STATUS, kind="checksum"))
-            return Status(backup_id=backup_id)

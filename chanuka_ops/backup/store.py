@@ -5,7 +5,8 @@
     <store>/<database>/<backup_id>/manifest.json    sealed; written last
                                   /status.json      tier and evidence; replaced as a whole
                                   /dump/…  /globals/…
-    <store>/.partial/<backup_id>/                   under way; its writer holds a flock on <backup_id>.lock
+    <store>/.partial/<backup_id>/                   under way; its writer holds a flock on <backup_id>.lock,
+                                                    which is there before the directory and after it
 
 A backup appears by one atomic rename after every file and directory of it was fsynced, so that a backup that is
 listed is whole, whatever killed its writer. What a killed writer left is removed by the next one.
@@ -14,19 +15,18 @@ listed is whole, whatever killed its writer. What a killed writer left is remove
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from chanuka_ops import context, errors
-from chanuka_ops.backup import rules
+from chanuka_ops import errors
+from chanuka_ops.backup import files, rules
 from chanuka_ops.backup.model import File, Listed, Manifest, Status
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ MANIFEST = "manifest.json"
 STATUS = "status.json"
 _OWN = frozenset({MANIFEST, STATUS})
 _PARTIAL = ".partial"
-_CHUNK = 1 << 20
 _D = TypeVar("_D", Manifest, Status)
 
 
@@ -54,22 +53,21 @@ class LocalStore:
 
         Errors: `StoreError` where the store can't be written.
         """
-        partial = self.root / _PARTIAL / backup_id
+        partials = self.root / _PARTIAL
         with self._translated("written"):
-            (self.root / database).mkdir(parents=True, exist_ok=True)
-            partial.parent.mkdir(exist_ok=True)
-            self._sweep(partial.parent)
-            lock = os.open(partial.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)  # at most as long as a sweep looks at it
+            for needed in (self.root / rules.checked_name(database), partials):
+                files.make(needed)
+            self._sweep(partials)
+            lock = _locked(partials / f"{backup_id}.lock")
+        if lock is None:
+            raise errors.StoreError(f"backup {backup_id} is being written by another process")
+        partial = partials / backup_id
         try:
             with self._translated("written"):
                 partial.mkdir(mode=0o700)
             yield partial
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            with suppress(OSError):
-                partial.with_suffix(".lock").unlink()
-            os.close(lock)
+            _remove(partial, lock)
 
     def publish(self, partial: Path, manifest: Manifest) -> None:
         """Write status and manifest, fsync all, and let the backup appear by one rename.
@@ -77,13 +75,13 @@ class LocalStore:
         Errors: `StoreError`.
         """
         with self._translated("written"):
-            _write(partial / STATUS, rules.seal(Status(backup_id=manifest.backup_id).model_dump(mode="json")))
-            _write(partial / MANIFEST, rules.seal(manifest.model_dump(mode="json")))
+            files.write(partial / STATUS, rules.seal(Status(backup_id=manifest.backup_id).model_dump(mode="json")))
+            files.write(partial / MANIFEST, rules.seal(manifest.model_dump(mode="json")))
             for directory, _, _ in os.walk(partial, topdown=False):
-                _fsync(Path(directory))
+                files.fsync(Path(directory))
             partial.rename(self._path(manifest.database, manifest.backup_id))
-            _fsync(self.root / manifest.database)
-            _fsync(self.root)
+            files.fsync(self.root / manifest.database)
+            files.fsync(self.root)
 
     def list(self, database: str | None = None) -> list[Listed]:
         """List the backups, the newest first; one whose manifest is damaged is listed with the reason.
@@ -94,8 +92,9 @@ class LocalStore:
         for directory in self._directories(database):
             name = directory.parent.name
             try:
-                manifest, status = self.manifest(directory.name), self.status(directory.name)
-            except errors.BackupDamaged as damage:
+                rules.checked_id(directory.name)
+                manifest, status = self._manifest(directory), self._status(directory)
+            except (errors.BackupDamaged, errors.BackupNotFound) as damage:
                 found.append(
                     Listed(
                         backup_id=directory.name, database=name, kind="?", tier="damaged", created_at=None,
@@ -132,42 +131,46 @@ class LocalStore:
 
         Errors: `BackupNotFound`; `BackupDamaged` where it isn't as it was written, or belongs to another backup.
         """
-        manifest = self._sealed(backup_id, MANIFEST, Manifest)
-        if manifest.backup_id != backup_id:
-            raise errors.BackupDamaged(f"{backup_id}: {MANIFEST} is that of {manifest.backup_id}")
-        return manifest
+        return self._manifest(self.directory(backup_id))
 
     def status(self, backup_id: str) -> Status:
         """Read a backup's tier and evidence.
 
-        Errors: `BackupNotFound`, `BackupDamaged`.
+        Errors: `BackupNotFound`; `BackupDamaged` where it isn't as it was written, or belongs to another backup.
         """
-        return self._sealed(backup_id, STATUS, Status)
+        return self._status(self.directory(backup_id))
 
-    def set_status(self, status: Status) -> None:
-        """Replace a backup's tier and evidence, atomically.
+    def change_status(self, backup_id: str, change: Callable[[Status], Status]) -> Status:
+        """Replace a backup's tier and evidence by what `change` makes of them; two that look at once both count.
 
-        Errors: `StoreError`.
+        One that is damaged says nothing of the backup any more: `change` then gets a fresh one.
+        Errors: `BackupNotFound`, `StoreError`.
         """
-        directory = self.directory(status.backup_id)
-        temporary = (
-            directory.parent / f".{status.backup_id}.{STATUS}"
-        )  # beside, not inside: inside it would be an extra file
-        with self._translated("written"):
-            _write(temporary, rules.seal(status.model_dump(mode="json")))
+        directory = self.directory(backup_id)
+        temporary = directory.parent / f".{backup_id}.{STATUS}"  # beside, not inside: there it would be an extra file
+        with self._translated("written"), _held(directory):
+            try:
+                before = self._status(directory)
+            except errors.BackupDamaged:
+                before = Status(backup_id=backup_id)
+            status = change(before)
+            files.write(temporary, rules.seal(status.model_dump(mode="json")))
             temporary.replace(directory / STATUS)
-            _fsync(directory)
+            files.fsync(directory)
+        return status
 
     def files(self, backup_id: str) -> dict[str, File | None]:
         """Read every byte of a backup's files (manifest and status aside); None for one that can't be read."""
         directory = self.directory(backup_id)
-        return inventory(directory, label="verify", fsync=False)
+        with self._translated("read"):
+            return files.inventory(directory, label="verify", fsync=False, but=_OWN)
 
     def _directories(self, database: str | None) -> Iterator[Path]:
-        if not self.root.exists():
-            return
         try:
-            databases = [self.root / database] if database else sorted(self.root.iterdir())
+            if not self.root.exists():
+                return
+            all_of_them = sorted(self.root.iterdir())  # first of all: a store that can't be read is not an empty one
+            databases = [self.root / database] if database else all_of_them
             for parent in databases:
                 if parent.name.startswith(".") or not parent.is_dir():
                     continue
@@ -178,10 +181,16 @@ class LocalStore:
     def _path(self, database: str, backup_id: str) -> Path:
         return self.root / database / backup_id
 
-    def _sealed(self, backup_id: str, name: str, kind: type[_D]) -> _D:
-        path = self.directory(backup_id) / name
+    def _manifest(self, directory: Path) -> Manifest:
+        return self._sealed(directory, MANIFEST, Manifest)
+
+    def _status(self, directory: Path) -> Status:
+        return self._sealed(directory, STATUS, Status)
+
+    def _sealed(self, directory: Path, name: str, kind: type[_D]) -> _D:
+        backup_id = directory.name
         try:
-            return kind.model_validate(rules.unseal(path.read_bytes()))
+            document = kind.model_validate(rules.unseal((directory / name).read_bytes()))
         except OSError as error:
             raise errors.BackupDamaged(f"{backup_id}: {name} can't be read: {error.strerror}") from None
         except (errors.BackupDamaged, ValidationError) as error:
@@ -189,21 +198,18 @@ class LocalStore:
                 str(error) if isinstance(error, errors.BackupDamaged) else "its fields are not those of this format"
             )
             raise errors.BackupDamaged(f"{backup_id}: {name}: {reason}") from None
+        if document.backup_id != backup_id:
+            raise errors.BackupDamaged(f"{backup_id}: {name} is that of {document.backup_id}")
+        return document
 
     def _sweep(self, partials: Path) -> None:
-        """Remove what killed writers left: a directory whose lock nobody holds."""
-        for lock in partials.glob("*.lock"):
-            descriptor = os.open(lock, os.O_RDWR)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        """Remove what killed writers left: whatever nobody holds the lock of."""
+        for backup_id in sorted({found.name.removesuffix(".lock") for found in partials.iterdir()}):
+            lock = _locked(partials / f"{backup_id}.lock")
+            if lock is None:
                 continue  # its writer lives
-            else:
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                lock.unlink()
-                log.info("removed an unfinished backup: %s", lock.stem, extra={"event": "backup.swept"})
-            finally:
-                os.close(descriptor)
+            _remove(partials / backup_id, lock)
+            log.info("removed an unfinished backup: %s", backup_id, extra={"event": "backup.swept"})
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
@@ -214,46 +220,39 @@ class LocalStore:
             raise errors.StoreError(f"the backup store can't be {what}: {where}: {error.strerror}") from None
 
 
-def inventory(directory: Path, *, label: str, fsync: bool) -> dict[str, File | None]:
-    """Read every file below a directory and return its size and SHA-256 by relative path; None if it can't be read."""
-    paths = [Path(parent) / name for parent, _, names in os.walk(directory) for name in names]
-    own = {directory / name for name in _OWN}
-    sizes = {path: path.lstat().st_size for path in paths if path not in own}
-    found: dict[str, File | None] = {}
-    done, total = 0, sum(sizes.values())
-    for path in sorted(sizes):
-        relative = path.relative_to(directory).as_posix()
+def _locked(path: Path) -> int | None:
+    """Return a descriptor that holds the lock file's flock, None where somebody else does.
+
+    The lock counts only if the file is still there by its name: one that was opened while another removed it is
+    nobody's, and guards nothing.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            found[relative] = _digest(path, relative, fsync=fsync)
-        except OSError:
-            if fsync:
-                raise
-            found[relative] = None
-        done += sizes[path]
-        context.progress(label, done, total, "bytes")
-    return found
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)
 
 
-def _digest(path: Path, relative: str, *, fsync: bool) -> File:
-    if path.is_symlink() or not path.is_file():
-        raise OSError(f"{path} is not a regular file")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256", _bufsize=_CHUNK)
-        if fsync:
-            os.fsync(file.fileno())
-        return File(path=relative, bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())
+def _remove(partial: Path, lock: int) -> None:
+    """Remove a partial backup, then its lock file, then let go of the lock: so no sweep sees it unguarded."""
+    shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):
+        partial.with_name(f"{partial.name}.lock").unlink()
+    os.close(lock)
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _fsync(directory: Path) -> None:
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Hold a directory's own flock for the block: as long as it takes to write a small file."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)

@@ -7,6 +7,7 @@ import click
 from chanuka_ops import context
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.cli.face import Face, common
+from chanuka_ops.orchestrators.database import known_names
 from chanuka_ops.orchestrators.nightly import megabytes
 
 
@@ -34,7 +35,10 @@ def create(face: Face) -> None:
 @common
 def list_(face: Face) -> None:
     """List the database's backups, the newest first."""
-    backups = BackupService(face.settings()).catalogue(face.database)
+    settings = face.settings()
+    backups = BackupService(settings).catalogue(face.database)
+    if not backups and face.database not in known_names(settings):  # one that is no longer configured still has its own
+        settings.database(face.database)
     if face.as_json:
         face.answer({"backups": [listed.model_dump(mode="json") for listed in backups]})
         return

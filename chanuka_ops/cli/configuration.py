@@ -18,7 +18,7 @@ def config() -> None:
 def show(face: Face) -> None:
     """Print the settings in force, secrets masked."""
     settings = face.settings()
-    document = settings.model_dump(mode="json")
+    document = settings.model_dump(mode="json", by_alias=True)  # the keys as they are written in chanuka.toml
     document["state_dir"] = str(settings.state_dir)
     document["source"] = str(settings.source) if settings.source else None
     face.answer(document)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from chanuka_ops.cli.face import Face, common, styled
@@ -49,4 +51,5 @@ def demo(face: Face, *, scale: int) -> None:
             )
         ],
     )
-    face.say(f"\nReport: {done.report}")
+    here = Path.cwd()
+    face.say(f"\nReport: {done.report.relative_to(here) if done.report.is_relative_to(here) else done.report}")

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +26,10 @@ from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 SHOW_PROGRESS_AFTER_S = 1.0
+PIPE_WIDTH = 100_000  # rich folds at 80 columns where there is no terminal; a script wants one line for each row
+# On a terminal too narrow for all, other columns are folded before these: an id is to be copied.
+_WHOLE = frozenset({"backup", "check", "id", "revision", "status"})
+_NUMERIC = frozenset({"seconds", "bytes", "rows", "files", "attempts", "value", "threshold"})
 STATUS_STYLES = {
     "ok": "green", "done": "green", "proven": "green", "applied": "green",
     "info": "cyan", "verified": "cyan",
@@ -39,8 +45,8 @@ class Face:
 
     as_json: bool = False
     database: str = "main"
-    out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
-    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    out: Console = field(default_factory=lambda: _console(stderr=False))
+    err: Console = field(default_factory=lambda: _console(stderr=True))
 
     def settings(self) -> config.Settings:
         """Load the settings. Errors: `ConfigurationError`."""
@@ -55,7 +61,8 @@ class Face:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Show a bar on the terminal for each step that takes over a second."""
-        if not self.err.is_terminal:
+        verbose = logging.getLogger("chanuka_ops").isEnabledFor(logging.INFO)  # its lines would go through the bar
+        if verbose or not sys.stderr.isatty():
             yield
             return
         with _Bars(self.err) as bars, context.scope(on_progress=bars.show):
@@ -66,13 +73,16 @@ class Face:
         click.echo(json.dumps(document, indent=2, default=str))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table for a person."""
+        """Print a table for a person; where it has no rows, say so."""
+        if not rows:
+            self.say(f"{title}: none")
+            return
         table = Table(
             title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
         )
         for column in columns:
-            numeric = column in {"seconds", "bytes", "rows", "files", "attempts", "value", "threshold"}
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            justify: JustifyMethod = "right" if column in _NUMERIC else "left"
+            table.add_column(column, justify=justify, overflow="fold", no_wrap=column in _WHOLE)
         for row in rows:
             table.add_row(*(styled(cell) for cell in row))
         self.out.print(table)
@@ -82,15 +92,23 @@ class Face:
         self.out.print(Text(words))
 
 
+def _console(*, stderr: bool) -> Console:
+    # asked of the stream itself: FORCE_COLOR makes rich take a pipe for a terminal
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if terminal else PIPE_WIDTH)
+
+
 class _Bars:
-    """Bars that appear only where a step takes over a second."""
+    """One bar at a time, that appears only where a step takes over a second."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn(),
             console=console, transient=True,
+            # rich would send standard output to the bar's own stream, out of the file or pipe that it's meant for
+            redirect_stdout=sys.stdout.isatty(),
         )  # fmt: skip
-        self._tasks: dict[str, tuple[TaskID, logs.Stopwatch]] = {}
+        self._under_way: tuple[str, TaskID, logs.Stopwatch] | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -100,20 +118,26 @@ class _Bars:
         self._progress.stop()
 
     def show(self, step: context.Progress) -> None:
-        if step.label not in self._tasks:
+        if self._under_way is None or self._under_way[0] != step.label:
+            self._end()  # a step whose total was a guess never says that it's done: the next one says it
             task = self._progress.add_task(step.label, total=step.total, visible=False, amount="")
-            self._tasks = {**self._tasks, step.label: (task, logs.Stopwatch())}
-        task, watch = self._tasks[step.label]
-        finished = step.total is not None and step.done >= step.total
+            self._under_way = (step.label, task, logs.Stopwatch())
+        _, task, watch = self._under_way
+        if step.total is not None and step.done >= step.total:
+            self._end()
+            return
         self._progress.update(
             task,
             completed=step.done,
             total=step.total,
             amount=_amount(step),
-            visible=watch.seconds > SHOW_PROGRESS_AFTER_S and not finished,
+            visible=watch.seconds > SHOW_PROGRESS_AFTER_S,
         )
-        if finished:
-            del self._tasks[step.label]
+
+    def _end(self) -> None:
+        if self._under_way is not None:
+            self._progress.remove_task(self._under_way[1])
+            self._under_way = None
 
 
 def _amount(step: context.Progress) -> str:
@@ -146,11 +170,18 @@ def common(command: _F) -> _F:
         "--database",
         metavar="NAME",
         expose_value=False,
+        is_eager=True,
         callback=_set("database"),
         help="Which database of the settings (default: main).",
     )
     @click.option(
-        "--json", "as_json", is_flag=True, expose_value=False, callback=_set("as_json"), help="Print one JSON document."
+        "--json",
+        "as_json",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_set("as_json"),
+        help="Print one JSON document.",
     )
     @click.pass_context
     @functools.wraps(command)

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -44,16 +46,32 @@ for command in (
 
 def run(args: list[str]) -> int:
     """Run one command line and return its exit code."""
-    face = Face()
+    face = Face(as_json="--json" in args)  # known before the line is parsed: a wrong option is an error to be told too
     try:
         code = cli.main(args, prog_name="chanuka-ops", standalone_mode=False, obj=face)
+    except click.exceptions.NoArgsIsHelpError as error:
+        return _helped(face, error)
     except click.ClickException as error:
         return _failed(face, error.format_message(), type(error).__name__, 2)
     except errors.ChanukaError as error:
         return _failed(face, logs.redact(str(error)), type(error).__name__, error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return _failed(face, "interrupted: what was started was stopped", "Interrupted", errors.Interrupted.exit_code)
+        return _failed(
+            face, "stopped, and so was everything that was started", "Interrupted", errors.Interrupted.exit_code
+        )
+    except Exception as error:
+        logging.getLogger("chanuka_ops.cli").debug("this is unexpected", exc_info=True)
+        words = f"{logs.redact(str(error))} (unexpected: a defect of chanuka-ops; --verbose shows where)"
+        return _failed(face, words, type(error).__name__, errors.ChanukaError.exit_code)
     return int(code or 0)
+
+
+def _helped(face: Face, error: click.exceptions.NoArgsIsHelpError) -> int:
+    """Answer a line without a command with the help, which is all that a person needs."""
+    if face.as_json:
+        return _failed(face, "which command? see --help", "UsageError", error.exit_code)
+    click.echo(error.format_message(), err=True)
+    return error.exit_code
 
 
 def _failed(face: Face, message: str, kind: str, code: int) -> int:
@@ -71,8 +89,17 @@ def _terminate(_: int, __: FrameType | None) -> None:
 def main() -> None:
     """Be the console script."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # the terminal was closed; nohup has it ignored
+        signal.signal(signal.SIGHUP, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no arrow is no reason to fail
     with context.scope():
-        sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head -1` has read enough: the work was done, and Python must not flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from chanuka_ops.cli.face import Face, common
-from chanuka_ops.migrator.model import Migrated
+from chanuka_ops.migrator import rules
+from chanuka_ops.migrator.model import Migrated, Plan
 
 
 @click.group()
@@ -15,13 +16,39 @@ def migrate() -> None:
 
 @migrate.command("plan")
 @common
-def plan(face: Face) -> None:
-    """Say what is pending and what stands in the way."""
+def plan(face: Face) -> int:
+    """Say what is pending and what stands in the way: then the exit code is the one that `up` would end with."""
     with face.opened() as orchestrator:
         found = orchestrator.migration_plan()
     if face.as_json:
         face.answer(found.to_json())
-        return
+    else:
+        _print(face, found)
+    refusal = rules.refusal(found)
+    return refusal.exit_code if refusal else 0
+
+
+@migrate.command("up")
+@click.option("--to", default="head", show_default=True, metavar="REVISION")
+@common
+def up(face: Face, *, to: str) -> None:
+    """Migrate up."""
+    with face.opened() as orchestrator:
+        migrated = orchestrator.migrate(to)
+    _answer(face, migrated)
+
+
+@migrate.command("down")
+@click.option("--to", required=True, metavar="REVISION", help="The revision to be at afterwards, or base.")
+@common
+def down(face: Face, *, to: str) -> None:
+    """Migrate down; what a revision made is dropped with its data."""
+    with face.opened() as orchestrator:
+        migrated = orchestrator.roll_back(to)
+    _answer(face, migrated)
+
+
+def _print(face: Face, found: Plan) -> None:
     face.say(
         f"current: {found.current or 'empty'} · heads: {', '.join(found.heads) or 'none'} · plan {found.plan_hash[:12]}"
     )
@@ -32,24 +59,6 @@ def plan(face: Face) -> None:
     face.table("Pending", ("revision", "what", "data", "how"), rows)
     for problem in found.problems:
         face.say(f"{problem.kind}: {problem.message}")
-
-
-@migrate.command("up")
-@click.option("--to", default="head", show_default=True, metavar="REVISION")
-@common
-def up(face: Face, *, to: str) -> None:
-    """Migrate up."""
-    with face.opened() as orchestrator:
-        _answer(face, orchestrator.migrate(to))
-
-
-@migrate.command("down")
-@click.option("--to", required=True, metavar="REVISION", help="The revision to be at afterwards, or base.")
-@common
-def down(face: Face, *, to: str) -> None:
-    """Migrate down; what a revision made is dropped with its data."""
-    with face.opened() as orchestrator:
-        _answer(face, orchestrator.roll_back(to))
 
 
 def _answer(face: Face, migrated: Migrated) -> None:

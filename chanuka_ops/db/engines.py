@@ -5,18 +5,19 @@ No exception that leaves this module holds the driver's connection: its repr pri
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.pool import NullPool, QueuePool
 
 from chanuka_ops import context, errors
@@ -24,7 +25,10 @@ from chanuka_ops.config import DRIVER, DatabaseSettings, SecretSource
 from chanuka_ops.db import classify
 from chanuka_ops.logs import redact
 
+log = logging.getLogger(__name__)
+
 PROBE_STATEMENT_S = 5.0
+CANCEL_TIMEOUT_S = 3.0
 # A client that was SIGKILLed leaves its query running until the server looks at the socket; the default is never.
 # https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
 CONNECTION_CHECK_MS = 2000
@@ -49,6 +53,8 @@ def session_options(database: DatabaseSettings, profile: Profile, *, lock_timeou
         "lock_timeout": limits.lock_s if lock_timeout_s is None else lock_timeout_s,
         "idle_in_transaction_session_timeout": 0.0 if profile is Profile.MAINTENANCE else limits.idle_in_transaction_s,
     }
+    if profile is Profile.MAINTENANCE:  # the operation's lock is held by a session that does nothing else
+        settings["idle_session_timeout"] = 0.0
     words = [f"-c {name}={round(seconds * 1000)}" for name, seconds in settings.items()]
     return " ".join([*words, f"-c client_connection_check_interval={CONNECTION_CHECK_MS}"])
 
@@ -86,6 +92,11 @@ def password_of(database: DatabaseSettings) -> str | None:
     return str(stated) if stated is not None else None
 
 
+def stated_options(database: DatabaseSettings) -> str:
+    """Return libpq's `options` as the URL states them: they hold for our sessions and for the tools'."""
+    return str(database.sqlalchemy_url.query.get("options", ""))
+
+
 def conninfo(database: DatabaseSettings, *, dbname: str | None = None) -> str:
     """Return libpq's connection string without a password: fit for an argument list."""
     url = database.sqlalchemy_url
@@ -105,14 +116,15 @@ def connect(
 
     Errors: a `ConnectError` that says why, without the driver's connection or password.
     """
-    stated = str(database.sqlalchemy_url.query.get("options", ""))
-    options = f"{stated} {session_options(database, profile, lock_timeout_s=lock_timeout_s)}".strip()
+    options = session_options(database, profile, lock_timeout_s=lock_timeout_s)
+    options = f"{stated_options(database)} {options}".strip()
     info = conninfo(database)
     try:
         return psycopg.connect(
             make_conninfo(info, keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=15000),
             password=password_of(database),
             options=options,
+            client_encoding="UTF8",  # where the database is SQL_ASCII, psycopg would give bytes for text
             application_name=context.current().application_name(),
         )
     except psycopg.Error as error:
@@ -143,8 +155,9 @@ def _connect_failure(database: DatabaseSettings, info: str, message: str) -> err
 def translate(error: psycopg.Error) -> errors.DatabaseError:
     """Turn a driver's error into one of ours that says what the server said, and nothing of the connection."""
     diag = error.diag
-    closed = error.pgconn is not None and error.pgconn.status == psycopg.pq.ConnStatus.BAD
     sqlstate = error.sqlstate
+    # what the server said has a SQLSTATE: an operational error without one is the driver's, of a connection that broke
+    closed = sqlstate is None and isinstance(error, psycopg.OperationalError)
     said = diag.message_primary or " ".join(str(error).split())
     extras = [text for text in (diag.message_detail, diag.message_hint) if text]
     message = redact(said + (f" ({'; '.join(extras)})" if extras else ""))
@@ -173,7 +186,7 @@ def translated() -> Iterator[None]:
 def pooled(database: DatabaseSettings) -> Engine:
     """Return the engine of ordinary work; it connects at the first use, not now."""
     pool = database.pool
-    return create_engine(
+    engine = create_engine(
         f"{DRIVER}://",
         creator=_creator(database, Profile.QUERY),
         poolclass=QueuePool,
@@ -184,12 +197,32 @@ def pooled(database: DatabaseSettings) -> Engine:
         pool_pre_ping=True,
         hide_parameters=True,
     )
+    event.listen(engine, "handle_error", _cancel_first)
+    return engine
 
 
 def dedicated(database: DatabaseSettings, profile: Profile, *, lock_timeout_s: float | None = None) -> Engine:
     """Return an engine whose every connection is its own: for locks, snapshots, probes and maintenance."""
     creator = _creator(database, profile, lock_timeout_s=lock_timeout_s)
-    return create_engine(f"{DRIVER}://", creator=creator, poolclass=NullPool, hide_parameters=True)
+    engine = create_engine(f"{DRIVER}://", creator=creator, poolclass=NullPool, hide_parameters=True)
+    event.listen(engine, "handle_error", _cancel_first)
+    return engine
+
+
+def cancel(connection: object) -> None:
+    """Stop what a driver's connection is doing on the server, so that an interrupted run leaves no query behind."""
+    if not isinstance(connection, psycopg.Connection) or connection.closed:
+        return
+    if connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+        with suppress(psycopg.Error):
+            connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+        log.warning("a running statement was cancelled on the server", extra={"event": "db.cancelled"})
+
+
+def _cancel_first(failure: ExceptionContext) -> None:
+    """Cancel before SQLAlchemy closes the connection of an interrupted statement, as it does: later it's too late."""
+    if failure.connection is not None and not isinstance(failure.original_exception, Exception):
+        cancel(failure.connection.connection.driver_connection)
 
 
 def _creator(

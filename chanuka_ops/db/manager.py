@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Self
 
-import psycopg
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
@@ -25,7 +24,6 @@ from chanuka_ops.db.engines import Profile
 log = logging.getLogger(__name__)
 
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
-CANCEL_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +133,9 @@ class ConnectionManager:
             try:
                 yield connection
             except BaseException as error:
-                if not isinstance(error, Exception):
-                    _cancel(connection)
+                # SQLAlchemy's own statements were cancelled by their engine; this is for what was run beside it, as COPY
+                if not isinstance(error, Exception) and not connection.invalidated:
+                    engines.cancel(connection.connection.driver_connection)
                 raise
 
     def _engine(self, profile: Profile, lock_timeout_s: float | None, *, own: bool) -> Engine:
@@ -145,13 +144,3 @@ class ConnectionManager:
         if self._pooled is None:
             self._pooled = engines.pooled(self.settings)
         return self._pooled
-
-
-def _cancel(connection: Connection) -> None:
-    """Stop what the connection is doing on the server, so that an interrupted run leaves no query behind."""
-    raw = connection.connection.driver_connection
-    if isinstance(raw, psycopg.Connection) and raw.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-        with suppress(psycopg.Error):
-            raw.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-        connection.invalidate()
-        log.warning("a running statement was cancelled on the server", extra={"event": "db.cancelled"})

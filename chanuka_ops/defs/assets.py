@@ -11,13 +11,9 @@ import dagster as dg
 from chanuka_ops import config
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
+from chanuka_ops.orchestrators.database import known_names
 
 GROUP = "postgresql"
-
-
-def names(settings: config.Settings) -> list[str]:
-    """Return the databases there are; the embedded one is called main."""
-    return sorted(settings.databases) or ["main"]
 
 
 def backups_key(database: str) -> dg.AssetKey:
@@ -38,7 +34,7 @@ def schema_key(database: str) -> dg.AssetKey:
 def specs(settings: config.Settings) -> list[dg.AssetSpec]:
     """Declare the assets."""
     found = []
-    for name in names(settings):
+    for name in known_names(settings):
         found.append(_spec(backups_key(name), f"Backups of {name}, as far as they are proven."))
         found.append(_spec(schema_key(name), f"The schema of {name}, as migrations left it."))
         if settings.features.health_monitoring:
@@ -48,7 +44,7 @@ def specs(settings: config.Settings) -> list[dg.AssetSpec]:
 
 def checks(settings: config.Settings) -> Sequence[dg.AssetChecksDefinition]:
     """Declare the checks; each can also be run by itself."""
-    return [_newest_backup_is_proven(name) for name in names(settings)]
+    return [_newest_backup_is_proven(name) for name in known_names(settings)]
 
 
 def _spec(key: dg.AssetKey, description: str) -> dg.AssetSpec:
@@ -63,7 +59,10 @@ def _newest_backup_is_proven(name: str) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=newest is not None and newest.tier == Tier.PROVEN,
             severity=dg.AssetCheckSeverity.ERROR,
-            metadata={"backup_id": newest.backup_id if newest else "none", "tier": str(newest.tier) if newest else "none"},
+            metadata={
+                "backup_id": newest.backup_id if newest else "none",
+                "tier": str(newest.tier) if newest else "none",
+            },
         )
 
     return check

@@ -27,7 +27,8 @@ class DatabaseResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # it
 
         Errors: `dg.Failure` with a plain sentence.
         """
-        with _run_scope(context.run_id or "-"), readable(), _opened(self.database) as self._orchestrator:
+        run_id = context.run.run_id if context.run else "-"
+        with _run_scope(run_id), readable(), _opened(self.database) as self._orchestrator:
             yield self
         self._orchestrator = None
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from chanuka_ops import config
-from chanuka_ops.defs.assets import names
+from chanuka_ops.orchestrators.database import known_names
 
 # After an outage the daemon starts the newest missed tick however late it is: a backup meant for the night would run
 # in the morning's rush. Freshness tells of the gap instead.
@@ -29,7 +29,7 @@ def _schedule(name: str, job: str, cron: str, settings: config.Settings) -> dg.S
         if late > MAX_LATENESS:
             yield dg.SkipReason(f"{late} late: skipped, so that it doesn't run in the wrong part of the day")
             return
-        for database in names(settings):
+        for database in known_names(settings):
             yield request(job, database, run_key=f"{due.isoformat()}-{database}")
 
     return tick

@@ -8,7 +8,8 @@ import dagster as dg
 from chanuka_ops import config, errors
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
-from chanuka_ops.defs.assets import backups_key, names
+from chanuka_ops.defs.assets import backups_key
+from chanuka_ops.orchestrators.database import known_names
 
 PROVEN_WITHIN = timedelta(hours=26)  # a nightly backup, and two hours for a long night
 
@@ -20,7 +21,7 @@ def backup_freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorRes
     before: dict[str, str] = json.loads(context.cursor or "{}")
     now: dict[str, str] = {}
     events = []
-    for name in names(settings):
+    for name in known_names(settings):
         verdict, passed, age_s = _freshness(BackupService(settings), name)
         now[name] = verdict
         if before.get(name) == verdict:

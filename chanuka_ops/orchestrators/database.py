@@ -31,6 +31,7 @@ from chanuka_ops.postgres.server import embedded, embedded_major
 
 log = logging.getLogger(__name__)
 
+EMBEDDED_NAME = "main"  # in the settings' sense, where they name no database
 EMBEDDED_DATABASE = "chanuka"
 MAINTENANCE_DATABASE = "postgres"  # where one connects to make another database
 
@@ -132,6 +133,11 @@ class DatabaseOrchestrator:
             return self.optimiser.apply(plan, only=only)
 
 
+def known_names(settings: Settings) -> list[str]:
+    """Return the names of the databases there are; the embedded one is called main."""
+    return sorted(settings.databases) or [EMBEDDED_NAME]
+
+
 @contextmanager
 def database_settings(settings: Settings, name: str) -> Iterator[DatabaseSettings]:
     """Give a database's settings for the block: the configured one's, or the running embedded server's.
@@ -141,7 +147,7 @@ def database_settings(settings: Settings, name: str) -> Iterator[DatabaseSetting
     if settings.databases:
         yield settings.database(name)
         return
-    if name != "main":
+    if name != EMBEDDED_NAME:
         settings.database(name)  # says that it isn't configured
     try:
         found = binaries.find(

@@ -63,7 +63,7 @@ def demonstrate(settings: Settings, name: str, *, scale: int, on_step: Callable[
         steps.run("data", lambda: _load(orchestrator, scale), _data_said)
         cycle = nightly.cycle(orchestrator, steps)
         version = _version(orchestrator.probe())
-        steps.run("report", lambda: _write_report(report, cycle, steps, version), str)
+        steps.run("report", lambda: _write_report(report, cycle, steps, version), lambda path: path.name)
     return Demonstrated(tuple(steps.done), cycle, report)
 
 

@@ -27,8 +27,8 @@ class Cycle:
 def cycle(orchestrator: DatabaseOrchestrator, steps: Steps) -> Cycle:
     """Run the cycle.
 
-    Errors: `BackupDamaged` where the new backup can't be read back, `DrillFailed` naming what differs, and those of
-    each step.
+    Errors: `BackupDamaged` where the new backup can't be read back, `DrillFailed` naming what differs, `DatabaseError`
+    naming the advice that could not be carried out, and those of each step.
     """
     health = None
     if orchestrator.settings.features.health_monitoring:
@@ -37,7 +37,7 @@ def cycle(orchestrator: DatabaseOrchestrator, steps: Steps) -> Cycle:
     verified = steps.run("verify", lambda: require_whole(orchestrator.verify(created.backup_id)), verify_said)
     drill = steps.run("drill", lambda: require_proven(orchestrator.drill(created.backup_id)), drill_said)
     plan = steps.run("optimise plan", lambda: orchestrator.optimise_plan(health), lambda p: f"{len(p.advice)} advice")
-    applied = steps.run("optimise apply", lambda: orchestrator.optimise_apply(plan), applied_said)
+    applied = steps.run("optimise apply", lambda: require_applied(orchestrator.optimise_apply(plan)), applied_said)
     return Cycle(health, created, verified, drill, plan, tuple(applied))
 
 
@@ -60,6 +60,17 @@ def require_proven(drill: Drilled) -> Drilled:
     ]
     listing = "; ".join((damaged + differing)[:10])
     raise errors.DrillFailed(f"backup {drill.backup_id} is not proven: {listing}")
+
+
+def require_applied(applied: list[Applied]) -> list[Applied]:
+    """Return what the optimiser did; a lock it didn't get in time is another night's work.
+
+    Errors: `DatabaseError` naming each object on which the server said no.
+    """
+    failed = [f"{item.object}: {item.reason or 'it failed'}" for item in applied if item.outcome == "failed"]
+    if failed:
+        raise errors.DatabaseError(f"{len(failed)} of {len(applied)} not carried out: {'; '.join(failed[:10])}")
+    return applied
 
 
 def health_said(report: HealthReport) -> str:

@@ -53,5 +53,6 @@ class Steps:
         finally:
             step = Step(name, status, watch.seconds, started_s, detail)
             self.done.append(step)
+            log.info("%s %s: %s", name, status, detail, extra={"event": "step.ended", "step": name, "status": status})
             self._on_step(step)
         return result

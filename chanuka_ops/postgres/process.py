@@ -86,6 +86,7 @@ class Running:
             threading.Thread(target=_read, args=(process.stdout, self._out, on_line), daemon=True),
             threading.Thread(target=_read, args=(process.stderr, self._err, on_stderr), daemon=True),
         ]
+        self._group_ended = False
         for reader in self._readers:
             reader.start()
 
@@ -95,8 +96,11 @@ class Running:
         return self._process.pid
 
     def ended(self) -> bool:
-        """Tell whether it has ended."""
-        return self._process.poll() is not None
+        """Tell whether it has ended; if so, nobody of its group is left."""
+        if self._process.poll() is None:
+            return False
+        self._end_group()
+        return True
 
     def wait(self, *, deadline_s: float, check: bool = True, meanwhile: Callable[[], None] | None = None) -> Finished:
         """Wait for its end; call `meanwhile` four times a second until then.
@@ -114,6 +118,7 @@ class Running:
             self.stop()
             late = f"{self.name} ran past its deadline of {deadline_s:.0f} s and was stopped"
             raise errors.ToolFailed(late) from None
+        self._end_group()  # whoever is left would keep its output open, and us waiting
         for reader in self._readers:
             reader.join(timeout=STOP_GRACE_S)
         finished = Finished(status, "\n".join(self._out), "\n".join(self._err))
@@ -127,8 +132,14 @@ class Running:
             _signal_group(self.pid, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=STOP_GRACE_S)
-        _signal_group(self.pid, signal.SIGKILL)  # whoever of the group is left
+        self._end_group()
         self._process.wait()
+
+    def _end_group(self) -> None:
+        """Kill, once, whoever of the group outlived its leader; later the number may be somebody else's."""
+        if not self._group_ended:
+            self._group_ended = True
+            _signal_group(self.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -208,11 +219,14 @@ def run(
 def password_file(password: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
     """Hand a password to a libpq program without argument list, environment or disk: (env, pass_fds).
 
-    A sealed file in memory, named by its descriptor; it's gone when the last process that holds it is. Where the
-    system has none, PGPASSWORD is used, which other accounts can't read either.
+    A file in memory, named by its descriptor; it's gone when the last process that holds it is. Where the system has
+    none, PGPASSWORD is used, which other accounts can't read either.
+    Errors: `ConfigurationError` for a password with a line break, which libpq can't be told this way.
     """
     if password is None:
         yield {}, ()
+    elif {"\n", "\r", "\0"} & set(password):
+        raise errors.ConfigurationError("the password holds a line break, which PostgreSQL's programs can't be told")
     elif not hasattr(os, "memfd_create"):
         yield {"PGPASSWORD": password}, ()
     else:

@@ -6,7 +6,6 @@ admits nobody else), archive nothing, and are run by a keeper (keeper.py) for as
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +27,14 @@ from chanuka_ops import errors
 from chanuka_ops.config import DRIVER, DatabaseSettings
 from chanuka_ops.postgres import home as homes
 from chanuka_ops.postgres.binaries import Binaries
+from chanuka_ops.postgres.lease import STOP_TIMEOUT_S, Lease, exclusive, leased, running_pid, unused
 from chanuka_ops.postgres.process import Account, run, wait_until
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 40.0
 INITDB_TIMEOUT_S = 120.0
-LAST_USER_PATIENCE_S = 0.5
+LEFTOVER_AFTER_S = 3600.0  # a scratch directory that nobody holds may be a minute's work of somebody about to
 BUILTIN_LOCALE_MAJOR = 17  # from here on C.UTF-8 needs no locale of the operating system
 PORT = 5432
 
@@ -103,14 +102,14 @@ def embedded(state_dir: Path, binaries: Binaries, *, superuser: str = "chanuka")
     """
     account = homes.server_account()
     home = homes.make_home(state_dir / "postgres", account)
-    with _lease(home) as lease:
-        with _exclusive(home / "start.lock"):
+    with leased(home) as lease:
+        with exclusive(home / "start.lock"):
             data = _cluster(home, binaries, account, superuser)
             running = homes.runnable(binaries, home, account)
-            pid = _running_pid(data)
+            pid = running_pid(data)
             socket_dir = homes.socket_directory(home, account)
             if pid is None or not _accepts(socket_dir, superuser):
-                pid = _start(_Cluster(home, data, running, socket_dir, superuser), account, lease, remove=False)
+                pid = _start(_Cluster(home, data, running, socket_dir, superuser), account, lease, remove=())
         try:
             yield Server(running, socket_dir, superuser, pid)
         finally:
@@ -132,79 +131,27 @@ def scratch(
     """
     account = homes.server_account()
     key = secrets.token_hex(6)
-    homes.make_own(state_dir)
-    home = homes.make_home(state_dir / "scratch" / key, account)
+    homes.make_own(state_dir / "scratch")
+    _sweep(state_dir / "scratch")
+    preferred = state_dir / "scratch" / key
+    home = homes.make_home(preferred, account)
     owner = superuser or f"chanuka_scratch_{key}"
     try:
-        with _lease(home) as lease:
+        with leased(home) as lease:
             data = _cluster(home, binaries, account, owner, settings=settings)
             running = homes.runnable(binaries, home, account)
             socket_dir = homes.socket_directory(home, account)
-            pid = _start(_Cluster(home, data, running, socket_dir, owner), account, lease, remove=True)
+            pid = _start(
+                _Cluster(home, data, running, socket_dir, owner), account, lease, remove=(home, socket_dir, preferred)
+            )
             try:
                 yield Server(running, socket_dir, owner, pid)
             finally:
                 lease.let_go(data)
     finally:
-        wait_until(lambda: _running_pid(home / "data") is None, timeout_s=STOP_TIMEOUT_S)
-        for left in (home, state_dir / "scratch" / key):
+        wait_until(lambda: running_pid(home / "data") is None, timeout_s=STOP_TIMEOUT_S)
+        for left in (home, preferred):
             shutil.rmtree(left, ignore_errors=True)
-
-
-# Keepers that this process started and that serve others now: they are not ours to wait for.
-_handed_over: list[subprocess.Popen[bytes]] = []
-
-
-class _Lease:
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.keeper: subprocess.Popen[bytes] | None = None
-
-    def let_go(self, data: Path) -> None:
-        """Release the lease; where this was its last user, wait until the server has stopped."""
-        self._wait_for_the_end(data)
-        if self.keeper is None:
-            return
-        if _running_pid(data) is None:
-            self.keeper.wait(timeout=STOP_TIMEOUT_S)
-        else:
-            _handed_over.append(self.keeper)
-
-    def _wait_for_the_end(self, data: Path) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        others_since: float | None = None
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        while _running_pid(data) is not None and time.monotonic() < deadline:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:  # the keeper has it: the server is stopping
-                others_since = None
-            else:  # somebody else uses it, or the keeper hasn't woken up yet
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-                others_since = others_since or time.monotonic()
-                if time.monotonic() - others_since > LAST_USER_PATIENCE_S:
-                    return
-            time.sleep(0.02)
-
-
-@contextmanager
-def _lease(home: Path) -> Iterator[_Lease]:
-    descriptor = os.open(home / "lease", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while a keeper that found no user stops the server
-        yield _Lease(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +207,17 @@ def _cluster(
     return data
 
 
-def _start(cluster: _Cluster, account: Account | None, lease: _Lease, *, remove: bool) -> int:
+def _start(cluster: _Cluster, account: Account | None, lease: Lease, *, remove: Sequence[Path]) -> int:
     order = {
-        "argv": [str(cluster.binaries.path("postgres")), "-D", str(cluster.data), "-k", str(cluster.socket_dir)],
+        "argv": [
+            *(str(cluster.binaries.path("postgres")), "-D", str(cluster.data), "-k", str(cluster.socket_dir)),
+            *("-p", str(PORT)),  # PGPORT of this environment would count otherwise
+        ],
         "data_dir": str(cluster.data),
         "lease": str(cluster.home / "lease"),
         "uid": account.uid if account else None,
         "gid": account.gid if account else None,
-        "remove": [str(cluster.home), str(cluster.socket_dir)] if remove else [],
+        "remove": [str(path) for path in remove],
     }
     log_path = cluster.home / "server.log"
     with log_path.open("ab") as log_file:
@@ -284,7 +234,7 @@ def _start(cluster: _Cluster, account: Account | None, lease: _Lease, *, remove:
         timeout_s=START_TIMEOUT_S,
         poll_s=0.02,
     )
-    pid = _running_pid(cluster.data)
+    pid = running_pid(cluster.data)
     if not ready or keeper.poll() is not None or pid is None:
         if keeper.poll() is None:
             keeper.terminate()
@@ -295,14 +245,18 @@ def _start(cluster: _Cluster, account: Account | None, lease: _Lease, *, remove:
     return pid
 
 
-def _running_pid(data: Path) -> int | None:
-    """Read the postmaster's pid; None where there is none or that process is gone."""
-    try:
-        pid = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
-        os.kill(pid, 0)
-    except (OSError, ValueError, IndexError):
-        return None
-    return pid
+def _sweep(scratches: Path) -> None:
+    """Remove what is left of scratch servers whose user was killed before a keeper had charge of them."""
+    for preferred in scratches.iterdir():
+        home = homes.known_home(preferred)
+        try:
+            age_s = time.time() - preferred.stat().st_mtime
+        except OSError:  # its user has just removed it
+            continue
+        if age_s > LEFTOVER_AFTER_S and unused(home):
+            for left in (home, preferred):
+                shutil.rmtree(left, ignore_errors=True)
+            log.info("removed what was left of scratch server %s", preferred.name, extra={"event": "scratch.swept"})
 
 
 def _accepts(socket_dir: Path, superuser: str) -> bool:

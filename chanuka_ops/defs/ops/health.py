@@ -5,6 +5,7 @@ from pydantic import Field
 
 from chanuka_ops.defs.assets import health_key
 from chanuka_ops.defs.resources import DatabaseResource, readable
+from chanuka_ops.defs.tables import markdown
 from chanuka_ops.health.model import HealthReport, Status
 
 
@@ -30,18 +31,13 @@ def health_metadata(report: HealthReport) -> dict[str, dg.MetadataValue]:
     wrong = [finding for finding in report.findings if finding.status != Status.OK]
     counts = {f"findings_{status}": sum(f.status == status for f in wrong) for status in Status if status != Status.OK}
     measured = {r.check: r.value for r in report.checks if r.value is not None and r.unit}
-    lines = ["| status | check | object | summary |", "|---|---|---|---|"]
-    lines += [f"| {f.status} | {f.check} | {f.object or ''} | {_cell(f.summary)} |" for f in wrong]
+    rows = [(f.status, f.check, f.object or "", f.summary) for f in wrong]
     return {
         "status": dg.MetadataValue.text(str(report.status)),
         "checks": dg.MetadataValue.int(len(report.checks)),
         "checks_unknown": dg.MetadataValue.int(sum(r.status == Status.UNKNOWN for r in report.checks)),
         "health_seconds": dg.MetadataValue.float(report.seconds),
         **{name: dg.MetadataValue.int(count) for name, count in counts.items()},
-        **{name: dg.MetadataValue.float(value) for name, value in measured.items()},
-        "findings": dg.MetadataValue.md("\n".join(lines)),
+        **{name: dg.MetadataValue.float(float(value)) for name, value in measured.items()},
+        "findings": markdown(("status", "check", "object", "summary"), rows),
     }
-
-
-def _cell(words: str) -> str:
-    return words.replace("|", "\\|").replace("\n", " ")

@@ -36,7 +36,7 @@ def _report(context: dg.OpExecutionContext, database: str, migrated: Migrated) -
         "from": dg.MetadataValue.text(migrated.before or "empty"),
         "to": dg.MetadataValue.text(migrated.after or "empty"),
         "revisions_applied": dg.MetadataValue.int(len(migrated.applied)),
-        "migration_seconds": dg.MetadataValue.float(sum(step.seconds for step in migrated.applied)),
+        "migration_seconds": dg.MetadataValue.float(float(sum(step.seconds for step in migrated.applied))),
         "attempts": dg.MetadataValue.int(sum(step.attempts for step in migrated.applied)),
     }
     context.log_event(dg.AssetMaterialization(schema_key(database), metadata=metadata))

@@ -4,7 +4,8 @@ import dagster as dg
 from pydantic import Field
 
 from chanuka_ops.defs.resources import DatabaseResource, readable
-from chanuka_ops.orchestrators.nightly import applied_said
+from chanuka_ops.defs.tables import markdown
+from chanuka_ops.orchestrators.nightly import applied_said, require_applied
 
 
 class OptimiseConfig(dg.Config):
@@ -19,14 +20,16 @@ def plan_and_apply(context: dg.OpExecutionContext, db: DatabaseResource, config:
     with readable():
         plan = db.orchestrator.optimise_plan()
         applied = db.orchestrator.optimise_apply(plan) if config.apply else []
-    lines = ["| kind | object | reason | statement |", "|---|---|---|---|"]
-    lines += [f"| {a.kind} | {a.object} | {a.reason} | `{a.sql}` |" for a in plan.advice]
+    rows = [(a.kind, a.object, a.reason, a.sql) for a in plan.advice]
     context.add_output_metadata(
         {
             "advice": dg.MetadataValue.int(len(plan.advice)),
             "applied": dg.MetadataValue.int(sum(item.outcome == "applied" for item in applied)),
+            "failed": dg.MetadataValue.int(sum(item.outcome == "failed" for item in applied)),
             "outcome": dg.MetadataValue.text(applied_said(applied)),
             "gained_bytes": dg.MetadataValue.int(sum(item.gained_bytes or 0 for item in applied)),
-            "plan": dg.MetadataValue.md("\n".join(lines)),
+            "plan": markdown(("kind", "object", "reason", "statement"), rows),
         }
     )
+    with readable():
+        require_applied(applied)

@@ -1,19 +1,11 @@
-"""Settings: the only reader of chanuka.toml and of the environment.
-
-Layers, the later winning: defaults · chanuka.toml · its `[environments.<environment>]` · `DATABASE_URL` ·
-`CHANUKA__SECTION__KEY`. Everything is validated at load; a problem is one message that names the key and where it
-came from, and never its value, which may be a secret.
-"""
+"""The nouns of the settings: frozen, validated, secrets masked wherever they are shown."""
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -21,7 +13,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_serializer,
     field_validator,
     model_validator,
@@ -48,7 +39,12 @@ def _duration_s(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_duration_s), Field(gt=0)]
+# Less would be rounded to 0 ms, which PostgreSQL takes for "no limit"; more doesn't fit its integer of milliseconds.
+Seconds = Annotated[float, BeforeValidator(_duration_s), Field(ge=0.001, le=2_147_483, allow_inf_nan=False)]
+Environment = Literal["development", "staging", "production"]
+ENVIRONMENTS: tuple[str, ...] = get_args(Environment)
+# It names a directory of the backup store and an asset of Dagster's.
+_DATABASE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
 
 
 class _Section(BaseModel):
@@ -108,6 +104,9 @@ class DatabaseSettings(_Section):
             raise ValueError(f"scheme {url.drivername!r} is not PostgreSQL with psycopg 3: write {DRIVER}://")
         if not url.database:
             raise ValueError("the URL names no database: end it with /name")
+        hidden = sorted({"password", "sslpassword"} & set(url.query))
+        if hidden:  # nothing masks it there, and it would stand in the argument list of pg_dump
+            raise ValueError(f"the URL's query holds {hidden[0]}: give a password before the @, or with password")
         return SecretStr(url.set(drivername=DRIVER).render_as_string(hide_password=False))
 
     @model_validator(mode="after")
@@ -217,7 +216,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
-    environment: Literal["development", "staging", "production"] = "development"
+    environment: Environment = "development"
     features: FeatureSettings = FeatureSettings()
     databases: dict[str, DatabaseSettings] = {}
     postgres: PostgresSettings = PostgresSettings()
@@ -238,6 +237,14 @@ class Settings(BaseSettings):
         del env_settings, dotenv_settings, file_secret_settings
         return (_Layers(settings_cls, init_settings()),)
 
+    @field_validator("databases")
+    @classmethod
+    def _usable_names(cls, value: dict[str, DatabaseSettings]) -> dict[str, DatabaseSettings]:
+        for name in value:
+            if not _DATABASE_NAME.match(name):
+                raise ValueError(f"database name {name!r}: letters, digits, _ and - only, 63 at most")
+        return value
+
     @property
     def backup_store(self) -> Path:
         """Directory of the local backup store."""
@@ -253,117 +260,3 @@ class Settings(BaseSettings):
         except KeyError:
             known = ", ".join(sorted(self.databases)) or "none"
             raise ConfigurationError(f"database {name!r} is not configured (configured: {known})") from None
-
-
-def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
-    """Read and validate every layer.
-
-    Errors: `ConfigurationError`, one line a problem, each naming the key and the file or variable it came from.
-    """
-    environ = os.environ if environ is None else environ
-    cwd = cwd or Path.cwd()
-    path = _config_path(environ, cwd)
-    from_file = _read_toml(path) if path else {}
-    from_environ = _environment_layer(environ)
-    overlays = from_file.pop("environments", {})
-    chosen = from_environ.get("environment", from_file.get("environment", "development"))
-    if not isinstance(overlays, dict):
-        raise ConfigurationError(f"{path}: environments: expected a table")
-    overlay = overlays.get(chosen, {})
-    document = _deep_merge(_deep_merge(from_file, overlay), from_environ)
-    document["state_dir"] = (cwd / environ.get("CHANUKA_STATE_DIR", ".chanuka")).resolve()
-    document["source"] = path
-    try:
-        return Settings(**document)
-    except ValidationError as error:
-        raise ConfigurationError("\n".join(_problems(error, from_environ, path))) from None
-
-
-def _config_path(environ: Mapping[str, str], cwd: Path) -> Path | None:
-    named = environ.get("CHANUKA_CONFIG")
-    if named:
-        path = cwd / named
-        if not path.is_file():
-            raise ConfigurationError(f"CHANUKA_CONFIG names {path}, which is not a file")
-        return path
-    path = cwd / "chanuka.toml"
-    return path if path.is_file() else None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: can't be read: {error}") from None
-
-
-def _environment_layer(environ: Mapping[str, str]) -> dict[str, Any]:
-    layer: dict[str, Any] = {}
-    if environ.get("DATABASE_URL"):
-        layer = {"databases": {"main": {"url": environ["DATABASE_URL"]}}}
-    for name, raw in sorted(environ.items()):
-        if not name.startswith("CHANUKA__"):
-            continue
-        value: Any = raw
-        if raw[:1] in "[{":  # arrays and inline tables are written as in TOML; all else is text that pydantic reads
-            try:
-                value = tomllib.loads(f"value = {raw}")["value"]
-            except tomllib.TOMLDecodeError as error:
-                raise ConfigurationError(f"environment variable {name}: not valid TOML: {error}") from None
-        for key in reversed(name.removeprefix("CHANUKA__").lower().split("__")):
-            value = {key: value}
-        layer = _deep_merge(layer, value)
-    return layer
-
-
-def _deep_merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _deep_merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _problems(error: ValidationError, from_environ: dict[str, Any], path: Path | None) -> list[str]:
-    lines = []
-    for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        loc = [str(part) for part in problem["loc"]]
-        if _holds(from_environ, loc):
-            origin = f"environment variable CHANUKA__{'__'.join(loc).upper()}"
-            if loc == ["databases", "main", "url"]:
-                origin = "environment variable DATABASE_URL"
-        else:
-            origin = str(path or "settings")
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "unknown key" + _suggestion(loc)
-        lines.append(f"{origin}: {'.'.join(loc)}: {message}")
-    return lines
-
-
-def _holds(document: Any, loc: list[str]) -> bool:
-    for part in loc:
-        if not isinstance(document, dict) or part not in document:
-            return False
-        document = document[part]
-    return True
-
-
-def _suggestion(loc: list[str]) -> str:
-    section: Any = Settings
-    for part in loc[:-1]:
-        field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None
-        annotation = field.annotation if field else None
-        section = DatabaseSettings if section is Settings and part == "databases" else annotation
-        if section is None:  # a database's own name stands between `databases` and its keys
-            section = DatabaseSettings
-    if not (isinstance(section, type) and issubclass(section, BaseModel)):
-        return ""
-    known = [str(field.alias or name) for name, field in section.model_fields.items() if not field.exclude]
-    close = difflib.get_close_matches(loc[-1], known, n=1)
-    return f" (did you mean {close[0]}?)" if close else f" (known here: {', '.join(sorted(known))})"
-
-
-__all__ = ["DRIVER", "DatabaseSettings", "SecretSource", "Settings", "Threshold", "load"]

@@ -1,0 +1,75 @@
+"""Files that last: read to the last byte, written and fsynced, with the directories above them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from chanuka_ops import context
+from chanuka_ops.backup.model import File
+
+_CHUNK = 1 << 20
+
+
+def inventory(directory: Path, *, label: str, fsync: bool, but: Collection[str] = ()) -> dict[str, File | None]:
+    """Read every file below a directory, but those named, and return its size and SHA-256 by relative path.
+
+    One that can't be read is None; with `fsync`, where each is also made to last, that's an `OSError`.
+    """
+    paths = [
+        Path(parent, name)
+        for parent, below, names in os.walk(directory)
+        for name in (*names, *(link for link in below if Path(parent, link).is_symlink()))
+    ]
+    left_out = {directory / name for name in but}
+    sizes = {path: path.lstat().st_size for path in paths if path not in left_out}
+    found: dict[str, File | None] = {}
+    done, total = 0, sum(sizes.values())
+    for path in sorted(sizes):
+        relative = path.relative_to(directory).as_posix()
+        try:
+            found[relative] = _digest(path, relative, fsync=fsync)
+        except OSError:
+            if fsync:
+                raise
+            found[relative] = None
+        done += sizes[path]
+        context.progress(label, done, total, "bytes")
+    return found
+
+
+def _digest(path: Path, relative: str, *, fsync: bool) -> File:
+    if path.is_symlink() or not path.is_file():
+        raise OSError(f"{path} is not a regular file")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256", _bufsize=_CHUNK)
+        if fsync:
+            os.fsync(file.fileno())
+        return File(path=relative, bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())
+
+
+def make(path: Path) -> None:
+    """Make a directory and those above it, so that they outlast a power cut."""
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in missing:
+        fsync(directory.parent)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file and make its content last. The directory that names it is the caller's to fsync."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fsync(directory: Path) -> None:
+    """Make a directory's entries last."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

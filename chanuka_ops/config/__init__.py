@@ -1,0 +1,44 @@
+"""Settings: the only reader of chanuka.toml and of the environment.
+
+Layers, the later winning: defaults · chanuka.toml · its `[environments.<environment>]` · `DATABASE_URL` ·
+`CHANUKA__SECTION__KEY`. Everything is validated at load, the tables of the other environments too; a problem is one
+message that names the key and where it came from, and never its value, which may be a secret.
+"""
+
+from chanuka_ops.config.layers import load
+from chanuka_ops.config.model import (
+    DRIVER,
+    ENVIRONMENTS,
+    BackupSettings,
+    DatabaseSettings,
+    FeatureSettings,
+    MigrationSettings,
+    MonitoringSettings,
+    OperationSettings,
+    OptimisationSettings,
+    PoolSettings,
+    PostgresSettings,
+    SecretSource,
+    Settings,
+    Threshold,
+    TimeoutSettings,
+)
+
+__all__ = [
+    "DRIVER",
+    "ENVIRONMENTS",
+    "BackupSettings",
+    "DatabaseSettings",
+    "FeatureSettings",
+    "MigrationSettings",
+    "MonitoringSettings",
+    "OperationSettings",
+    "OptimisationSettings",
+    "PoolSettings",
+    "PostgresSettings",
+    "SecretSource",
+    "Settings",
+    "Threshold",
+    "TimeoutSettings",
+    "load",
+]

@@ -1,0 +1,303 @@
+"""What goes wrong around a backup: one clear error, in bounded time, and nothing new listed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from chanuka_ops import context, errors
+from chanuka_ops.backup.model import Created
+from chanuka_ops.backup.service import BackupService
+from chanuka_ops.config import DatabaseSettings, TimeoutSettings
+from chanuka_ops.db.lock import operation_lock
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.postgres.binaries import Binaries
+from chanuka_ops.postgres.process import wait_until
+from chanuka_ops.postgres.server import scratch
+from chanuka_ops_tests.plugins.backup import SMALL, Serve, as_role, execute, scalars
+from chanuka_ops_tests.plugins.processes import Cli, url_of
+
+pytestmark = pytest.mark.postgres
+PAGE = os.sysconf("SC_PAGE_SIZE")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
+
+
+def create(service: BackupService, database: DatabaseSettings, name: str = "main") -> Created:
+    with ConnectionManager(name, database) as manager, context.scope(operation="backup"):
+        return service.create(manager)
+
+
+def assert_nothing_left(service: BackupService) -> None:
+    assert service.catalogue() == []
+    assert list(service.store.root.glob(".partial/*")) == []
+
+
+@contextmanager
+def mounted(directory: Path, *options: str) -> Iterator[None]:
+    directory.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(["mount", *options, str(directory)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"this account can't mount: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+@pytest.mark.root
+@needs_root
+def test_a_full_disk(service: BackupService, large: DatabaseSettings) -> None:
+    with mounted(service.store.root, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
+        with pytest.raises(errors.ToolFailed, match="No space left on device"):
+            create(service, large)
+        assert_nothing_left(service)
+
+
+@pytest.mark.root
+@needs_root
+def test_a_disk_that_is_full_when_the_manifest_is_written(service: BackupService, small: DatabaseSettings) -> None:
+    directory = service.store.directory(create(service, small).backup_id)
+    files = [path for path in directory.rglob("*") if path.is_file() and path.parent != directory]
+    needed = sum(-(-path.stat().st_size // PAGE) for path in files)  # and not one for the manifest
+    with mounted(service.store.root, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
+        free = os.statvfs(service.store.root).f_bavail
+        (service.store.root / "ballast").write_bytes(bytes((free - needed) * PAGE))
+        with pytest.raises(errors.StoreError, match="No space left"):
+            create(service, small)
+        (service.store.root / "ballast").unlink()
+        assert_nothing_left(service)
+
+
+@pytest.mark.root
+@needs_root
+def test_a_store_that_is_read_only(service: BackupService, small: DatabaseSettings) -> None:
+    with (
+        mounted(service.store.root, "-t", "tmpfs", "-o", "ro", "tmpfs"),
+        pytest.raises(errors.StoreError, match=r"can't be written: .*: Read-only file system"),
+    ):
+        create(service, small)
+
+
+def test_a_file_where_the_store_should_be(service: BackupService, small: DatabaseSettings, cli: Cli) -> None:
+    service.store.root.write_bytes(b"")
+    with pytest.raises(errors.StoreError, match="can't be written"):
+        create(service, small)
+    for database in (None, "main"):
+        with pytest.raises(errors.StoreError, match="can't be read"):
+            service.catalogue(database)
+    ran = cli("--json", "backup", "create", env={"DATABASE_URL": url_of(small)})
+    assert ran.status == 1
+    assert str(service.store.root) in ran.json["error"]["message"]
+
+
+def test_a_table_that_the_role_cannot_read(service: BackupService, small: DatabaseSettings) -> None:
+    role = f"limited_{uuid.uuid4().hex[:8]}"
+    execute(small, f"create role {role} login", f"grant select on bills, numbers to {role}")
+    try:
+        with pytest.raises(errors.ChanukaError, match="votes") as failure:
+            create(service, as_role(small, role))
+        assert failure.value.exit_code == 1
+        assert_nothing_left(service)
+        execute(small, f"grant select on votes to {role}", f"revoke select on numbers from {role}")
+        with pytest.raises(errors.ChanukaError, match="numbers"):
+            create(service, as_role(small, role))
+        execute(small, f"grant pg_read_all_data to {role}", f"revoke select on all tables in schema public from {role}")
+        with pytest.raises(errors.ChanukaError, match="large object"):
+            create(service, as_role(small, role))
+        execute(small, "select lo_unlink(4711)")
+        assert create(service, as_role(small, role)).tables == 2
+    finally:
+        execute(small, f"drop owned by {role}", f"drop role {role}")
+
+
+def test_rows_hidden_by_row_security_are_not_backed_up_in_silence(
+    service: BackupService, small: DatabaseSettings
+) -> None:
+    role = f"limited_{uuid.uuid4().hex[:8]}"
+    execute(
+        small,
+        "select lo_unlink(4711)",
+        f"create role {role} login in role pg_read_all_data",
+        "alter table votes enable row level security",
+        "create policy few on votes using (bill < 10)",
+    )
+    try:
+        with pytest.raises(errors.ChanukaError, match="votes"):
+            create(service, as_role(small, role))
+        assert_nothing_left(service)
+    finally:
+        execute(small, f"drop role {role}")
+
+
+@contextmanager
+def locked(database: DatabaseSettings, table: str) -> Iterator[None]:
+    with ConnectionManager("locker", database) as manager, manager.transaction() as connection:
+        connection.exec_driver_sql(f"lock table {table} in access exclusive mode")
+        yield
+
+
+def test_a_table_that_is_locked(service: BackupService, small: DatabaseSettings) -> None:
+    impatient = small.model_copy(update={"timeouts": TimeoutSettings(lock_s=0.5)})
+    with locked(small, "votes"):
+        start = time.monotonic()
+        with pytest.raises(errors.ChanukaError, match="lock timeout") as failure:
+            create(service, impatient)
+        assert "votes" in str(failure.value)
+        assert time.monotonic() - start < 10
+        assert_nothing_left(service)
+    assert create(service, impatient).tables == 2
+
+
+def test_a_table_that_is_dropped_meanwhile(service: BackupService, large: DatabaseSettings) -> None:
+    """It waits for the dump, for as long as its own lock timeout lets it: the backup is whole."""
+    execute(large, "create table if not exists passing as select 1 as id")
+    backing = threading.Thread(target=create, args=(service, large))
+    backing.start()
+    assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
+    with pytest.raises(errors.LockTimeout), ConnectionManager("main", large) as manager:
+        with manager.transaction(lock_timeout_s=0.05) as connection:
+            connection.exec_driver_sql("drop table passing")
+    backing.join()
+    execute(large, "drop table passing")
+    assert service.verify(service.newest("main")).problems == ()
+
+
+def test_the_server_stops_meanwhile(serve: Serve, pg: Binaries, state_dir: Path) -> None:
+    service = serve()
+    with scratch(state_dir, pg, superuser="postgres") as server:
+        database = server.settings("postgres")
+        execute(
+            database,
+            *(
+                f"create table t{n} as select g as id, md5(g::text) as v from generate_series(1, 300000) g"
+                for n in (1, 2)
+            ),
+        )
+        failures: list[BaseException] = []
+
+        def backup() -> None:
+            try:
+                create(service, database)
+            except errors.ChanukaError as failure:
+                failures.append(failure)
+
+        backing = threading.Thread(target=backup)
+        backing.start()
+        assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
+        os.kill(server.pid, 3)  # at once, as a crash would
+        backing.join(timeout=30)
+    assert isinstance(failures[0], errors.ToolFailed | errors.ConnectionLost)
+    assert_nothing_left(service)
+
+
+def test_a_deadline_ends_a_backup(serve: Serve, large: DatabaseSettings) -> None:
+    service = serve(deadline_s=0.2)
+    start = time.monotonic()
+    with pytest.raises((errors.ToolFailed, errors.StatementTimeout)):
+        create(service, large)
+    assert time.monotonic() - start < 5
+    assert_nothing_left(service)
+
+
+def test_tools_older_than_the_server(serve: Serve, pg: Binaries, pg_15: Binaries, small: DatabaseSettings) -> None:
+    if pg.major == 15:
+        pytest.skip("the server under test is not newer than 15")
+    service = serve(bin_dir=pg_15.bin_dir)
+    with pytest.raises(errors.ToolTooOld, match=rf"server is PostgreSQL {pg.major}, .* older \(15\."):
+        create(service, small)
+    assert not service.store.root.exists()
+
+
+def test_two_backups_of_one_database(service: BackupService, small: DatabaseSettings, cli: Cli) -> None:
+    with (
+        ConnectionManager("main", small) as holder,
+        context.scope(operation="backup", run_id="0123456789abcdef"),
+        operation_lock(holder),
+    ):
+        with pytest.raises(errors.LockHeld, match=r"chanuka/backup/01234567 \(pid \d+, role postgres, from local"):
+            create(service, small)
+        ran = cli("--json", "backup", "create", env={"DATABASE_URL": url_of(small)})
+    assert ran.status == 3
+    assert "chanuka/backup/01234567" in ran.json["error"]["message"]
+    assert_nothing_left(service)
+    create(service, small)
+
+
+def test_two_backups_that_really_run_at_once(service: BackupService, large: DatabaseSettings) -> None:
+    backing = threading.Thread(target=create, args=(service, large))
+    backing.start()
+    assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
+    with pytest.raises(errors.LockHeld, match="another operation is under way: chanuka/backup/"):
+        create(service, large)
+    backing.join()
+    assert len(service.catalogue("main")) == 1
+
+
+def test_backups_of_two_databases_in_one_store(
+    service: BackupService, large: DatabaseSettings, small: DatabaseSettings
+) -> None:
+    backing = threading.Thread(target=create, args=(service, large, "first"))
+    backing.start()
+    for _ in range(3):
+        create(service, small, "second")
+    backing.join()
+    assert {(backup.database, backup.problem) for backup in service.catalogue()} == {("first", None), ("second", None)}
+    assert len(service.catalogue("second")) == 3
+    assert all(service.verify(backup.backup_id).problems == () for backup in service.catalogue())
+
+
+def test_a_lost_operation_lock_lists_nothing(service: BackupService, large: DatabaseSettings) -> None:
+    """Another operation may have run beside this one: what was dumped doesn't count."""
+    failures: list[BaseException] = []
+
+    def backup() -> None:
+        try:
+            create(service, large)
+        except errors.ChanukaError as failure:
+            failures.append(failure)
+
+    backing = threading.Thread(target=backup)
+    backing.start()
+    assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
+    scalars(
+        large,
+        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"
+        " and database = (select oid from pg_database where datname = current_database())",
+    )
+    backing.join()
+    assert isinstance(failures[0], errors.ConnectionLost)
+    assert_nothing_left(service)
+
+
+def test_no_session_setting_of_the_role_ends_a_backup(service: BackupService, small: DatabaseSettings) -> None:
+    """An idle session holds the lock, and the snapshot's transaction lasts: a server that limits both must not end it."""
+    name = small.sqlalchemy_url.database
+    limits = [
+        "idle_session_timeout to '200ms'",
+        "idle_in_transaction_session_timeout to '200ms'",
+        "statement_timeout to '400ms'",
+    ]
+    if scalars(small, "select 1 from pg_settings where name = 'transaction_timeout'"):
+        limits.append("transaction_timeout to '400ms'")
+    execute(
+        small,
+        "create table filler as select g as id, repeat('x', 500) as v from generate_series(1, 150000) g",
+    )
+    for limit in limits:
+        execute(small, f"alter database {name} set {limit}")
+    assert create(service, small).seconds > 0.4
+
+
+@pytest.mark.parametrize("name", ["../outside", ".hidden", "a/b"])
+def test_a_database_name_that_would_leave_the_store(service: BackupService, small: DatabaseSettings, name: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match="directory of the store"):
+        create(service, small, name)
+    assert not service.store.root.exists()
