@@ -39,8 +39,6 @@ def up(face: Face, *, port: int, host: str) -> None:
     settings = face.settings()
     home = settings.state_dir / "dagster"
     env = {"DAGSTER_HOME": str(home), "CHANUKA_STATE_DIR": str(settings.state_dir)}
-    if settings.source is not None:
-        env["CHANUKA_CONFIG"] = str(settings.source)
     with ExitStack() as stack:
         storage = os.environ.get(STORAGE_VARIABLE)
         if not settings.databases:
@@ -63,7 +61,7 @@ def up(face: Face, *, port: int, host: str) -> None:
             str(port),
         ]
         face.err.print(Text(f"Dagster's UI will be at http://{host}:{port} in a few seconds; Ctrl-C ends it"))
-        # in this directory, not in Dagster's home: migrations/ and paths of chanuka.toml are meant from here
+        # in this directory, not in Dagster's home: chanuka.toml, its paths and migrations/ are meant from here
         running = stack.enter_context(process.started(argv, env=env, on_line=_pass_on, on_stderr=_pass_on))
         running.wait(deadline_s=FOREVER_S)
 

@@ -209,14 +209,19 @@ def dedicated(database: DatabaseSettings, profile: Profile, *, lock_timeout_s: f
     return engine
 
 
-def cancel(connection: object) -> None:
-    """Stop what a driver's connection is doing on the server, so that an interrupted run leaves no query behind."""
+def cancel(connection: object) -> bool:
+    """Stop what a driver's connection is doing on the server, and tell whether it did anything.
+
+    So an interrupted run leaves no query behind; the connection is of no use afterwards.
+    """
     if not isinstance(connection, psycopg.Connection) or connection.closed:
-        return
-    if connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-        with suppress(psycopg.Error):
-            connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-        log.warning("a running statement was cancelled on the server", extra={"event": "db.cancelled"})
+        return False
+    if connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+        return False
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+    log.warning("a running statement was cancelled on the server", extra={"event": "db.cancelled"})
+    return True
 
 
 def _cancel_first(failure: ExceptionContext) -> None:

@@ -82,7 +82,11 @@ class ConnectionManager:
         options: dict[str, object] = {"postgresql_readonly": read_only}
         if isolation is not None:
             options["isolation_level"] = isolation
-        with self._checked_out(profile, lock_timeout_s, options) as connection, connection.begin():
+        with (
+            self._checked_out(profile, lock_timeout_s, options) as connection,
+            connection.begin(),
+            _stopped(connection),
+        ):
             yield connection
 
     @contextmanager
@@ -94,7 +98,7 @@ class ConnectionManager:
         Errors: `DatabaseError` and below.
         """
         options: dict[str, object] = {"isolation_level": "AUTOCOMMIT"}
-        with self._checked_out(profile, lock_timeout_s, options, own=True) as connection:
+        with self._checked_out(profile, lock_timeout_s, options, own=True) as connection, _stopped(connection):
             yield connection
 
     def probe(self) -> Probe:
@@ -130,13 +134,7 @@ class ConnectionManager:
     ) -> Iterator[Connection]:
         with engines.translated(), self._engine(profile, lock_timeout_s, own=own).connect() as connection:
             connection = connection.execution_options(**options)  # noqa: PLW2901 - it is the same connection
-            try:
-                yield connection
-            except BaseException as error:
-                # SQLAlchemy's own statements were cancelled by their engine; this is for what was run beside it, as COPY
-                if not isinstance(error, Exception) and not connection.invalidated:
-                    engines.cancel(connection.connection.driver_connection)
-                raise
+            yield connection
 
     def _engine(self, profile: Profile, lock_timeout_s: float | None, *, own: bool) -> Engine:
         if profile is not Profile.QUERY or lock_timeout_s is not None or own:
@@ -144,3 +142,18 @@ class ConnectionManager:
         if self._pooled is None:
             self._pooled = engines.pooled(self.settings)
         return self._pooled
+
+
+@contextmanager
+def _stopped(connection: Connection) -> Iterator[None]:
+    """Cancel what an interrupt left running, before anything else is asked of the connection.
+
+    SQLAlchemy's own statements were cancelled by their engine; this is for what runs beside it, as COPY does.
+    """
+    try:
+        yield
+    except BaseException as error:
+        interrupted = not isinstance(error, Exception) and not connection.invalidated
+        if interrupted and engines.cancel(connection.connection.driver_connection):
+            connection.invalidate()
+        raise

@@ -57,7 +57,8 @@ def make_home(preferred: Path, account: Account | None) -> Path:
     """
     try:
         make_own(preferred)
-        if account is None or reaches(account, preferred):
+        # files that went elsewhere stay there, though the account could come here by now: a cluster is among them
+        if account is None or (not (preferred / LOCATION).exists() and reaches(account, preferred)):
             return preferred
         key = hashlib.sha256(str(preferred).encode()).hexdigest()[:12]
         elsewhere = REACHABLE_BASE / key

@@ -219,8 +219,9 @@ def _start(cluster: _Cluster, account: Account | None, lease: Lease, *, remove: 
         "gid": account.gid if account else None,
         "remove": [str(path) for path in remove],
     }
-    log_path = cluster.home / "server.log"
-    with log_path.open("ab") as log_file:
+    # held open: the keeper of a scratch server that doesn't start removes the directory before we can read why
+    with (cluster.home / "server.log").open("a+b") as log_file:
+        begins = log_file.tell()
         keeper = subprocess.Popen(
             [sys.executable, "-m", "chanuka_ops.postgres.keeper", json.dumps(order)],
             stdin=subprocess.DEVNULL,
@@ -229,18 +230,19 @@ def _start(cluster: _Cluster, account: Account | None, lease: Lease, *, remove: 
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "LC_ALL": "C"},
         )
-    ready = wait_until(
-        lambda: keeper.poll() is not None or _accepts(cluster.socket_dir, cluster.superuser),
-        timeout_s=START_TIMEOUT_S,
-        poll_s=0.02,
-    )
-    pid = running_pid(cluster.data)
-    if not ready or keeper.poll() is not None or pid is None:
-        if keeper.poll() is None:
-            keeper.terminate()
-            keeper.wait()
-        said = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:] if log_path.exists() else []
-        raise errors.ServerError(f"the server in {cluster.home} didn't start: {' | '.join(said)}")
+        ready = wait_until(
+            lambda: keeper.poll() is not None or _accepts(cluster.socket_dir, cluster.superuser),
+            timeout_s=START_TIMEOUT_S,
+            poll_s=0.02,
+        )
+        pid = running_pid(cluster.data)
+        if not ready or keeper.poll() is not None or pid is None:
+            if keeper.poll() is None:
+                keeper.terminate()
+                keeper.wait()
+            log_file.seek(begins)
+            said = log_file.read().decode(errors="replace").splitlines()[-5:]
+            raise errors.ServerError(f"the server in {cluster.home} didn't start: {' | '.join(said)}")
     lease.keeper = keeper
     return pid
 

@@ -53,7 +53,10 @@ def gone(database: DatabaseSettings, state_dir: Path) -> bool:
     return quiet and not list((state_dir / "backups").glob("**/dump"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+SIGHUP = pytest.param(signal.SIGHUP, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, SIGHUP])
 def test_a_signal_in_mid_dump_stops_everything(
     stuck_dump: tuple[DatabaseSettings, dict[str, str]], tmp_path: Path, state_dir: Path, number: signal.Signals
 ) -> None:
@@ -89,6 +92,7 @@ def test_a_background_job_with_sigint_ignored_ends_by_sigterm(
     assert gone(stuck_dump[0], state_dir)
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_is_no_traceback_either(
     stuck_dump: tuple[DatabaseSettings, dict[str, str]], tmp_path: Path, state_dir: Path
 ) -> None:
@@ -101,6 +105,7 @@ def test_ctrl_c_twice_is_no_traceback_either(
     assert gone(stuck_dump[0], state_dir)
 
 
+@pytest.mark.slow
 def test_sigkill_leaves_no_backup_no_tool_and_no_session(
     stuck_dump: tuple[DatabaseSettings, dict[str, str]], tmp_path: Path, state_dir: Path, here: Cli
 ) -> None:

@@ -120,6 +120,7 @@ def test_a_message_is_in_one_line_in_a_pipe(tmp_path: Path, state_dir: Path) -> 
     assert len(first) > 100
 
 
+@pytest.mark.slow
 def test_a_terminal_of_another_encoding_is_no_reason_to_fail(env: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         [*PROGRAM, "backup", "create"],

@@ -54,12 +54,12 @@ def test_the_health_of_a_database_that_is_down_is_a_finding(here: Cli) -> None:
 LINES = (["db", "ping"], ["backup", "create"], ["migrate", "plan"], ["migrate", "up"], ["health", "check"])
 
 
-@pytest.mark.parametrize("options", [[], ["--json"], ["--verbose"], ["--verbose", "--log-json"]])
+@pytest.mark.parametrize("options", [[], ["--json"], ["--verbose", "--log-json"]])
 def test_a_wrong_password_is_refused_and_printed_nowhere(
     here: Cli, database: DatabaseSettings, guarded: Guarded, options: list[str]
 ) -> None:
     env = {"DATABASE_URL": url_of(guarded.of(database, "hunter2-and-wrong"))}
-    for line in LINES:
+    for line in LINES if "--verbose" in options else LINES[:2]:
         ran = here(*options, *line, env=env)
         assert ran.status == 1, ran.output
         assert "refused the role or its password" in ran.output
@@ -129,9 +129,9 @@ def test_a_wrong_line(here: Cli, line: list[str], said: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "not json", '{"database": "main", "advice": [{"id": 1}]}'])
-def test_what_is_no_plan(here: Cli, database: DatabaseSettings, tmp_path: Path, content: str) -> None:
+def test_what_is_no_plan(here: Cli, tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content, encoding="utf-8")
-    ran = here("optimise", "apply", "plan.json", "--json", env={"DATABASE_URL": url_of(database)})
+    ran = here("optimise", "apply", "plan.json", "--json", env={"DATABASE_URL": NOBODY})
     failed(ran, 2, "ConfigurationError", "plan")
 
 
@@ -176,16 +176,16 @@ def test_revisions_that_cannot_be_applied(
     assert scalars(database, TABLES) == []
 
 
-def test_a_directory_without_scripts(here: Cli, database: DatabaseSettings, tmp_path: Path) -> None:
+def test_a_directory_without_scripts(here: Cli, tmp_path: Path) -> None:
     (tmp_path / "chanuka.toml").write_text('[operations.migration]\nscript_location = "nowhere"\n', encoding="utf-8")
-    ran = here("migrate", "plan", "--json", env={"DATABASE_URL": url_of(database)})
+    ran = here("migrate", "plan", "--json", env={"DATABASE_URL": NOBODY})
     failed(ran, 2, "ConfigurationError", "operations.migration.script_location")
 
 
 def test_a_table_that_the_role_cannot_read_fails_the_backup_by_name(
     here: Cli, database: DatabaseSettings, guarded: Guarded
 ) -> None:
-    execute(database, "create table secrets(id int)", f"grant usage on schema public to {guarded.role}")
+    execute(database, "create table secrets(id int)")
     env = {"DATABASE_URL": url_of(guarded.of(database))}
     failed(here("backup", "create", "--json", env=env), 1, "PermissionDenied", "secrets")
     assert here("backup", "list", "--json", env=env).json == {"backups": []}

@@ -86,6 +86,7 @@ def test_nightly_proves_a_backup_and_leaves_numbers_to_plot(
     assert sessions(filled) == []
 
 
+@pytest.mark.slow
 def test_without_health_monitoring_the_night_is_shorter(
     definitions: Definitions, filled: DatabaseSettings, instance: dg.DagsterInstance
 ) -> None:
@@ -136,6 +137,7 @@ def test_migrations_land_on_the_schema(
     assert figures(run(loaded, "migrate", instance), "schema", "main")["revisions_applied"] == 0
 
 
+@pytest.mark.slow
 def test_a_drill_of_an_older_backup_says_nothing_of_the_newest(
     definitions: Definitions, filled: DatabaseSettings, instance: dg.DagsterInstance, service: BackupService
 ) -> None:

@@ -37,20 +37,27 @@ VALUES = (
          j json, jb jsonb, f float8, r real, n numeric, c money, i interval, ts timestamp, tz timestamptz, d date,
          t time with time zone, b bytea, v tsvector, q tsquery, u uuid, ip inet, mac macaddr, bits bit varying(9),
          rng int4range, mr nummultirange, fr app.floats, p app.point3, ps app.point3[], pos app.positive,
-         e app.email, ch char(5), g point, jp jsonpath, x xml, cls regclass, doubled float8 generated always as (f * 2) stored)""",
-    """insert into app.everything(m, ms, a, aa, j, jb, f, r, n, c, i, ts, tz, d, t, b, v, q, u, ip, mac, bits, rng, mr, fr, p,
+         e app.email, ch char(5), g point, jp jsonpath, x xml, cls regclass,
+         doubled float8 generated always as (f * 2) stored)""",
+    """insert into app.everything(m, ms, a, aa, j, jb, f, r, n, c, i, ts, tz, d, t, b, v, q, u, ip, mac, bits, rng,
+    mr, fr, p,
          ps, pos, e, ch, g, jp, cls) values
-       ('worst', '{so-so,NULL,sad}', '[-2:0]={1,NULL,3}', array['', 'null', null, 'a"b', 'c\\d', '{}'], '{"b":1,  "a":[ ]}',
+       ('worst', '{so-so,NULL,sad}', '[-2:0]={1,NULL,3}', array['', 'null', null, 'a"b', 'c\\d', '{}'], '{"b":1,
+        "a":[ ]}',
         '{"b":1,"a":[]}', 'NaN', '-0', 'NaN', -1234.56, '-1 year 2 mons -3 days 04:05:06.789', '4713-01-01 BC',
         '294276-12-31 23:59:59.999999+00', 'infinity', '23:59:60+14:59', '\\x00ff27', 'a:1A,2 b''c:3', 'a & !b:*',
-        'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '::1/64', '08:00:2b:01:02:03', b'101', '(,5]', '{[1.5,2),(3,)}', '[0.1,0.3)',
-        row('-0', 1e-300, null), array[row(1, 2, 'x,"y')::app.point3, null], 7, 'x@y', 'ab', '(1e-7,-0)', '$.a[*] ? (@ > 1)',
+        'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '::1/64', '08:00:2b:01:02:03', b'101', '(,5]', '{[1.5,2),(3,)}',
+        '[0.1,0.3)',
+        row('-0', 1e-300, null), array[row(1, 2, 'x,"y')::app.point3, null], 7, 'x@y', 'ab', '(1e-7,-0)',
+        '$.a[*] ? (@ > 1)',
         'app.everything')""",
-    "insert into app.everything(f, r, n, tz, d, i, c) values ('-0', 'NaN', '1e-300', '-infinity', '-infinity', '178000000 years', 0)",
+    "insert into app.everything(f, r, n, tz, d, i, c) values ('-0', 'NaN', '1e-300', '-infinity', "
+    "'-infinity', '178000000 years', 0)",
     "insert into app.everything(f, r, n, ts) values ('-Infinity', 'Infinity', 0.10, 'infinity')",
     "insert into app.everything(f, r, n, tz) values (1e-300, 1e-40, 1e400::numeric, '4714-11-24 00:00:00+00 BC')",
     "insert into app.everything(f, r) values (0.1::float8 + 0.2, 16777217)",
-    "insert into app.everything(jb, aa) select jsonb_build_object('n', g, 'ü', repeat('x', 3000)), array['é', E'\\t\\n\\\\N'] from generate_series(1, 50) g",
+    "insert into app.everything(jb, aa) select jsonb_build_object('n', g, 'ü', repeat('x', 3000)), "
+    "array['é', E'\\t\\n\\\\N'] from generate_series(1, 50) g",
 )
 
 NAMES = (
@@ -74,7 +81,8 @@ NAMES = (
 RELATIVES = (
     "create table app.parts(id int, at date not null, v text) partition by range (at)",
     "create table app.parts_1 partition of app.parts for values from ('2026-01-01') to ('2026-02-01')",
-    "create table app.parts_h partition of app.parts for values from ('2026-02-01') to ('2026-03-01') partition by hash (id)",
+    "create table app.parts_h partition of app.parts for values from ('2026-02-01') to ('2026-03-01') "
+    "partition by hash (id)",
     "create table app.parts_h0 partition of app.parts_h for values with (modulus 2, remainder 0)",
     "create table app.parts_h1 partition of app.parts_h for values with (modulus 2, remainder 1)",
     "create table app.parts_rest partition of app.parts default",
@@ -95,7 +103,8 @@ RELATIVES = (
 BEHAVIOUR = (
     "create function app.touch() returns trigger language plpgsql as $$ begin new.v := 'touched %'; return new; end $$",
     "create procedure app.noop(inout x int default 1) language sql as $$ select x $$",
-    "create function app.total(int[]) returns bigint immutable strict language sql as $$ select sum(x) from unnest($1) x $$",
+    "create function app.total(int[]) returns bigint immutable strict language sql as $$ select sum(x) "
+    "from unnest($1) x $$",
     "create aggregate app.longest(text) (sfunc = textcat, stype = text, initcond = '')",
     "create table app.triggered(id int, v text)",
     "insert into app.triggered values (1, 'as it was')",
@@ -141,7 +150,7 @@ RIGHTS = (
     "grant select on all tables in schema app to app_reader",
     "grant update (b) on app.dropped to app_reader with grant option",
     "alter default privileges for role app_owner in schema app grant select on tables to app_reader",
-    'alter default privileges revoke execute on functions from public',
+    "alter default privileges revoke execute on functions from public",
     "revoke all on function app.total(int[]) from public",
     'grant select on app.t to "Odd ""Role%"',
     "alter sequence app.up owner to app_owner",
@@ -171,7 +180,7 @@ ODD_SETTINGS = (
     "IntervalStyle to 'sql_standard'",
     "extra_float_digits to -15",
     "bytea_output to 'escape'",
-    "search_path to app, \"S p%a:ce\", ext",
+    'search_path to app, "S p%a:ce", ext',
     "quote_all_identifiers to on",
     "lc_monetary to 'C'",
     "default_transaction_read_only to on",

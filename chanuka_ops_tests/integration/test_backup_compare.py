@@ -17,9 +17,9 @@ from chanuka_ops.backup.store import MANIFEST, STATUS
 from chanuka_ops.config import DatabaseSettings, PostgresSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.binaries import Binaries
+from chanuka_ops.postgres.server import Server, scratch
 from chanuka_ops_tests.plugins.backup import SMALL, Serve, execute, fresh_database
 from chanuka_ops_tests.plugins.processes import Cli
-from chanuka_ops.postgres.server import Server, scratch
 
 pytestmark = pytest.mark.postgres
 

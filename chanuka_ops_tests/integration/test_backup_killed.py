@@ -111,7 +111,7 @@ def assert_all_listed_are_whole(service: BackupService) -> None:
 
 
 def after(seconds: float) -> Callable[[Creating], None]:
-    return lambda run: time.sleep(seconds)
+    return lambda _: time.sleep(seconds)
 
 
 def at_the_partial(run: Creating) -> None:

@@ -22,7 +22,7 @@ from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.postgres.server import scratch
-from chanuka_ops_tests.plugins.backup import SMALL, Serve, as_role, execute, scalars
+from chanuka_ops_tests.plugins.backup import Serve, as_role, execute, scalars
 from chanuka_ops_tests.plugins.processes import Cli, url_of
 
 pytestmark = pytest.mark.postgres

@@ -19,8 +19,8 @@ from chanuka_ops.config import DRIVER, DatabaseSettings, SecretSource, TimeoutSe
 from chanuka_ops.db import engines
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres import process
-from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.postgres.binaries import Binaries
+from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.postgres.server import PORT, Server, scratch
 from chanuka_ops_tests.plugins.backup import Serve, as_role, execute
 
@@ -172,10 +172,15 @@ def test_a_program_gets_the_password_and_shows_it_nowhere(guarded: Server, secre
     literal = secret.replace("'", "''").replace("\\", "\\\\")
     execute(guarded.settings("postgres"), f"alter role guarded password E'{literal}'")
     database = as_role(guarded.settings("postgres"), "guarded")
-    psql = [guarded.bin_dir / "psql", "-XAtq", "--no-password", f"--dbname={engines.conninfo(database)}"]
+    psql: list[str | Path] = [
+        guarded.bin_dir / "psql",
+        "-XAtq",
+        "--no-password",
+        f"--dbname={engines.conninfo(database)}",
+    ]
     try:
         with process.password_file(secret) as (env, fds):
-            argv = [*psql, "-c", "select 'in as ' || current_user", "-c", "select pg_sleep(0.5)"]
+            argv: list[str | Path] = [*psql, "-c", "select 'in as ' || current_user", "-c", "select pg_sleep(0.5)"]
             lines: list[str] = []
             with process.started(argv, env=env, pass_fds=fds, on_line=lines.append) as running:
                 assert wait_until(lambda: bool(lines), timeout_s=5)

@@ -189,7 +189,7 @@ class Guarded:
         return database.model_copy(update={"url": SecretStr(url.render_as_string(hide_password=False))})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def guarded(server: Server) -> Iterator[Guarded]:
     """A role that the server asks for its password; all others are trusted."""
     role = f"guarded_{uuid.uuid4().hex[:8]}"
