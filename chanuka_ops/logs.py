@@ -21,7 +21,7 @@ MASK = "********"
 # user:password@host in any URL; password=… in a conninfo string, a repr or a traceback line
 _URL_PASSWORD = re.compile(r"(?P<head>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]*(?=@)", re.IGNORECASE)
 _KEY_PASSWORD = re.compile(
-    r"(?P<head>\b(?:sslpassword|password|pgpassword)\s*[=:]\s*b?)(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&)]+)",
+    r"(?P<head>\b(?:sslpassword|password|pgpassword)\\?['\"]?\s*[=:]\s*b?)(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&)]+)",
     re.IGNORECASE,
 )
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
@@ -31,10 +31,18 @@ def redact(text: str) -> str:
     """Mask the passwords of URLs and conninfo strings.
 
     >>> redact("postgresql://ops:s3cret@db/x and password='a b' host=h")
-    "postgresql://ops:********@db/x and password=******** host=h"
+    "postgresql://ops:********@db/x and password='********' host=h"
+    >>> redact('{"password": "s3cret", "n": 1}')
+    '{"password": "********", "n": 1}'
     """
     masked = _URL_PASSWORD.sub(lambda m: m["head"] + MASK, text)
-    return _KEY_PASSWORD.sub(lambda m: m["head"] + MASK, masked)
+    return _KEY_PASSWORD.sub(lambda m: m["head"] + _masked(m["value"]), masked)
+
+
+def _masked(value: str) -> str:
+    """Keep the quotes, so that a JSON document stays one."""
+    quote = value[0] if value[0] in "'\"" else ""
+    return f"{quote}{MASK}{quote}"
 
 
 class _Formatter(logging.Formatter):

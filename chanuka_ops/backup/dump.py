@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from psycopg.conninfo import make_conninfo
 from sqlalchemy import text
 
 from chanuka_ops import context
@@ -106,7 +105,7 @@ def _pg_dumpall(database: DatabaseSettings, tools: Binaries, directory: Path) ->
             "--no-password",
             f"--file={directory / file}",
             f"--dbname={engines.conninfo(database)}",
-            f"--database={make_conninfo('', dbname=database.sqlalchemy_url.database)}",  # a name may hold an =
+            f"--database={engines.dbname_only(database)}",
         ]
 
 

@@ -109,6 +109,11 @@ def conninfo(database: DatabaseSettings, *, dbname: str | None = None) -> str:
     return make_conninfo("", **parts)
 
 
+def dbname_only(database: DatabaseSettings) -> str:
+    """Return a connection string of nothing but the database: for an option that takes a name, which may hold an =."""
+    return make_conninfo("", dbname=database.sqlalchemy_url.database)
+
+
 def connect(
     database: DatabaseSettings, profile: Profile, *, lock_timeout_s: float | None = None
 ) -> psycopg.Connection[Any]:

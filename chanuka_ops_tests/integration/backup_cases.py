@@ -51,13 +51,17 @@ VALUES = (
         row('-0', 1e-300, null), array[row(1, 2, 'x,"y')::app.point3, null], 7, 'x@y', 'ab', '(1e-7,-0)',
         '$.a[*] ? (@ > 1)',
         'app.everything')""",
-    "insert into app.everything(f, r, n, tz, d, i, c) values ('-0', 'NaN', '1e-300', '-infinity', "
-    "'-infinity', '178000000 years', 0)",
+    (
+        "insert into app.everything(f, r, n, tz, d, i, c) values ('-0', 'NaN', '1e-300', '-infinity', "
+        "'-infinity', '178000000 years', 0)"
+    ),
     "insert into app.everything(f, r, n, ts) values ('-Infinity', 'Infinity', 0.10, 'infinity')",
     "insert into app.everything(f, r, n, tz) values (1e-300, 1e-40, 1e400::numeric, '4714-11-24 00:00:00+00 BC')",
     "insert into app.everything(f, r) values (0.1::float8 + 0.2, 16777217)",
-    "insert into app.everything(jb, aa) select jsonb_build_object('n', g, 'ü', repeat('x', 3000)), "
-    "array['é', E'\\t\\n\\\\N'] from generate_series(1, 50) g",
+    (
+        "insert into app.everything(jb, aa) select jsonb_build_object('n', g, 'ü', repeat('x', 3000)), "
+        "array['é', E'\\t\\n\\\\N'] from generate_series(1, 50) g"
+    ),
 )
 
 NAMES = (
@@ -81,8 +85,10 @@ NAMES = (
 RELATIVES = (
     "create table app.parts(id int, at date not null, v text) partition by range (at)",
     "create table app.parts_1 partition of app.parts for values from ('2026-01-01') to ('2026-02-01')",
-    "create table app.parts_h partition of app.parts for values from ('2026-02-01') to ('2026-03-01') "
-    "partition by hash (id)",
+    (
+        "create table app.parts_h partition of app.parts for values from ('2026-02-01') to ('2026-03-01') "
+        "partition by hash (id)"
+    ),
     "create table app.parts_h0 partition of app.parts_h for values with (modulus 2, remainder 0)",
     "create table app.parts_h1 partition of app.parts_h for values with (modulus 2, remainder 1)",
     "create table app.parts_rest partition of app.parts default",
@@ -103,8 +109,10 @@ RELATIVES = (
 BEHAVIOUR = (
     "create function app.touch() returns trigger language plpgsql as $$ begin new.v := 'touched %'; return new; end $$",
     "create procedure app.noop(inout x int default 1) language sql as $$ select x $$",
-    "create function app.total(int[]) returns bigint immutable strict language sql as $$ select sum(x) "
-    "from unnest($1) x $$",
+    (
+        "create function app.total(int[]) returns bigint immutable strict language sql as $$ select sum(x) "
+        "from unnest($1) x $$"
+    ),
     "create aggregate app.longest(text) (sfunc = textcat, stype = text, initcond = '')",
     "create table app.triggered(id int, v text)",
     "insert into app.triggered values (1, 'as it was')",

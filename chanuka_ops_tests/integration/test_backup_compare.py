@@ -187,6 +187,7 @@ def test_a_copy_with_one_other_value_is_not_proven(service: BackupService, cli: 
     assert service.show(taken)[1].tier is Tier.VERIFIED
 
 
+@pytest.mark.slow
 def test_a_dump_that_cannot_be_restored_is_recorded_and_said(service: BackupService, taken: str) -> None:
     (service.store.directory(taken) / dump.DUMP / "toc.dat").write_bytes(b"nonsense")
     reseal(service, taken)

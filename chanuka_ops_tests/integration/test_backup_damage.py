@@ -187,6 +187,7 @@ def test_a_backup_without_anything_can_be_verified_and_not_drilled(service: Back
         service.drill(empty)
 
 
+@pytest.mark.slow
 def test_one_that_was_repaired_counts_again(service: BackupService, taken: str) -> None:
     path = service.store.directory(taken) / SOME
     assert service.drill(taken).tier is Tier.PROVEN

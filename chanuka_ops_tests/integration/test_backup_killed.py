@@ -95,7 +95,7 @@ def sessions_of(database: DatabaseSettings) -> list[object]:
     return scalars(
         database,
         "select application_name || ': ' || query from pg_stat_activity where datname = current_database()"
-        " and pid <> pg_backend_pid() and (application_name like 'chanuka/backup/%' or application_name like 'pg_dump%')",
+        " and pid <> pg_backend_pid() and application_name ~ '^(chanuka/backup/|pg_dump)'",
     )
 
 

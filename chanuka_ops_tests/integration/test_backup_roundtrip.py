@@ -69,6 +69,7 @@ def test_odd_settings_of_the_database_change_nothing(service: BackupService, sou
         proved(service, database)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
 def test_other_encodings(service: BackupService, source: Server, encoding: str) -> None:
     options = f"encoding '{encoding}' locale_provider libc locale 'C'"
@@ -109,6 +110,7 @@ def under_load(database: DatabaseSettings) -> Iterator[None]:
             writer.join()
 
 
+@pytest.mark.slow
 def test_a_database_that_is_written_to_while_it_is_dumped(service: BackupService, source: Server) -> None:
     plant = (
         "create table busy(id int, v text)",

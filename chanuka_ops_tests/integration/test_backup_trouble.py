@@ -162,9 +162,12 @@ def test_a_table_that_is_dropped_meanwhile(service: BackupService, large: Databa
     backing = threading.Thread(target=create, args=(service, large))
     backing.start()
     assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
-    with pytest.raises(errors.LockTimeout), ConnectionManager("main", large) as manager:
-        with manager.transaction(lock_timeout_s=0.05) as connection:
-            connection.exec_driver_sql("drop table passing")
+    with (
+        ConnectionManager("main", large) as manager,
+        pytest.raises(errors.LockTimeout),
+        manager.transaction(lock_timeout_s=0.05) as connection,
+    ):
+        connection.exec_driver_sql("drop table passing")
     backing.join()
     execute(large, "drop table passing")
     assert service.verify(service.newest("main")).problems == ()
@@ -278,7 +281,7 @@ def test_a_lost_operation_lock_lists_nothing(service: BackupService, large: Data
 
 
 def test_no_session_setting_of_the_role_ends_a_backup(service: BackupService, small: DatabaseSettings) -> None:
-    """An idle session holds the lock, and the snapshot's transaction lasts: a server that limits both must not end it."""
+    """An idle session holds the lock, and the snapshot's transaction lasts: limits to both must not end them."""
     name = small.sqlalchemy_url.database
     limits = [
         "idle_session_timeout to '200ms'",

@@ -104,6 +104,7 @@ def test_nobody_there(guarded: Server, tmp_path: Path) -> None:
     assert type(failure) is errors.TargetUnavailable
 
 
+@pytest.mark.slow
 def test_somebody_who_never_answers() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

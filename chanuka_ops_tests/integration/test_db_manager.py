@@ -41,10 +41,10 @@ def test_a_read_refuses_to_write(manager: ConnectionManager, database: DatabaseS
 def test_a_transaction_is_kept_or_undone_as_a_whole(manager: ConnectionManager, database: DatabaseSettings) -> None:
     with manager.transaction() as connection:
         connection.execute(text("create table kept(v int)"))
-    with pytest.raises(errors.DatabaseError), manager.transaction() as connection:
+    with pytest.raises(errors.DatabaseError), manager.transaction() as connection:  # noqa: PT012 - it must be in it first
         connection.execute(text("insert into kept values (1)"))
         connection.execute(text("select 1 / 0"))
-    with pytest.raises(KeyError), manager.transaction() as connection:
+    with pytest.raises(KeyError), manager.transaction() as connection:  # noqa: PT012 - it must be in it first
         connection.execute(text("insert into kept values (2)"))
         raise KeyError
     assert scalars(database, "select v from kept") == []
@@ -92,7 +92,7 @@ def test_an_error_within_a_session_shows_no_password(database: DatabaseSettings)
 
 
 def test_a_connection_that_broke(manager: ConnectionManager, database: DatabaseSettings) -> None:
-    with pytest.raises(errors.ConnectionLost), manager.transaction() as connection:
+    with pytest.raises(errors.ConnectionLost), manager.transaction() as connection:  # noqa: PT012 - it must be in it first
         pid = connection.execute(text("select pg_backend_pid()")).scalar_one()
         execute(database, f"select pg_terminate_backend({pid})")
         connection.execute(text("select 1"))
@@ -101,7 +101,7 @@ def test_a_connection_that_broke(manager: ConnectionManager, database: DatabaseS
 
 
 def test_a_connection_that_was_cut_without_a_word(manager: ConnectionManager) -> None:
-    with pytest.raises(errors.ConnectionLost), manager.autocommit() as connection:
+    with pytest.raises(errors.ConnectionLost), manager.autocommit() as connection:  # noqa: PT012 - it must be in it first
         raw = connection.connection.driver_connection
         assert raw is not None
         sock = os.dup(raw.fileno())
@@ -167,7 +167,8 @@ try:
         with manager.transaction() as connection:
             print("sleeping", flush=True)
             if sys.argv[2] == "raw":
-                with connection.connection.driver_connection.cursor().copy("copy (select 1, pg_sleep(600)) to stdout") as copy:
+                cursor = connection.connection.driver_connection.cursor()
+                with cursor.copy("copy (select 1, pg_sleep(600)) to stdout") as copy:
                     copy.read()
             connection.execute(text("select pg_sleep(600)"))
 except (Cancelled, KeyboardInterrupt) as error:
@@ -187,7 +188,8 @@ def sleeper(database: DatabaseSettings, how: str) -> subprocess.Popen[str]:
 def running(database: DatabaseSettings) -> list[object]:
     return scalars(
         database,
-        "select pid from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid() and state = 'active'",
+        "select pid from pg_stat_activity where state = 'active' and pid <> pg_backend_pid()"
+        " and query like '%pg_sleep(600)%'",
     )
 
 
@@ -217,6 +219,7 @@ def test_an_interrupt_cancels_the_statement_on_the_server(
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_statement(database: DatabaseSettings) -> None:
     with sleeper(database, "killed") as process:
         assert wait_until(lambda: len(running(database)) == 1, timeout_s=10)
@@ -228,9 +231,9 @@ def test_the_operation_lock_names_its_holder_and_is_freed_when_that_is_killed(da
     with sleeper(database, "lock") as process, ConnectionManager("main", database) as second:
         assert process.stdout is not None
         assert process.stdout.readline() == "holding\n"
-        with pytest.raises(errors.LockHeld, match=r"chanuka/sleeper/[0-9a-f]{8} \(pid \d+, role postgres") as caught:
-            with operation_lock(second):
-                pass
+        held = r"chanuka/sleeper/[0-9a-f]{8} \(pid \d+, role postgres"
+        with pytest.raises(errors.LockHeld, match=held) as caught, operation_lock(second):
+            pass
         assert caught.value.exit_code == 3
         process.kill()
         with operation_lock(second, wait_s=5):

@@ -65,6 +65,7 @@ def test_the_embedded_servers_data_stays(pg: Binaries, state_dir: Path) -> None:
         assert second.socket_dir.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_two_users_share_one_server_and_the_first_to_leave_does_not_stop_it(pg: Binaries, state_dir: Path) -> None:
     with user("embedded", state_dir, pg) as first:
         pid, _ = told(first)
@@ -77,6 +78,7 @@ def test_two_users_share_one_server_and_the_first_to_leave_does_not_stop_it(pg: 
     assert wait_until(lambda: not alive(pid), timeout_s=5)
 
 
+@pytest.mark.slow
 def test_the_one_that_started_it_may_leave_first(pg: Binaries, state_dir: Path) -> None:
     with embedded(state_dir, pg) as mine:
         second = user("embedded", state_dir, pg)
@@ -106,6 +108,7 @@ def test_a_killed_user_leaves_no_scratch_server_and_no_directory(pg: Binaries, s
     assert wait_until(lambda: list((state_dir / "scratch").iterdir()) == [], timeout_s=5)
 
 
+@pytest.mark.slow
 def test_a_killed_keeper_takes_its_server_along(pg: Binaries, state_dir: Path) -> None:
     with scratch(state_dir, pg) as server:
         status = Path(f"/proc/{server.pid}/status").read_text()
@@ -115,7 +118,7 @@ def test_a_killed_keeper_takes_its_server_along(pg: Binaries, state_dir: Path) -
 
 
 def test_a_scratch_server_is_removed_whatever_ends_its_block(pg: Binaries, state_dir: Path) -> None:
-    with pytest.raises(KeyError), scratch(state_dir, pg) as server:
+    with pytest.raises(KeyError), scratch(state_dir, pg) as server:  # noqa: PT012 - the block must be entered first
         assert scalars(server.settings("postgres"), "show archive_mode") == ["off"]
         assert server.superuser.startswith("chanuka_scratch_")
         raise KeyError
@@ -123,6 +126,7 @@ def test_a_scratch_server_is_removed_whatever_ends_its_block(pg: Binaries, state
     assert list((state_dir / "scratch").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_a_user_left_that_was_killed_early_is_swept(pg: Binaries, state_dir: Path) -> None:
     old, young, used = (state_dir / "scratch" / name for name in ("old", "young", "used"))
     for directory in (old, young, used):
@@ -137,6 +141,7 @@ def test_what_a_user_left_that_was_killed_early_is_swept(pg: Binaries, state_dir
             assert not old.exists()
 
 
+@pytest.mark.slow
 def test_a_cluster_of_another_major_is_left_alone(pg: Binaries, state_dir: Path) -> None:
     with embedded(state_dir, pg):
         pass

@@ -56,7 +56,8 @@ GOOD = "main-20261122T170509Z-0a1b2c"
 
 @pytest.mark.parametrize(
     "hostile",
-    ["", ".", "..", "main", f"../{GOOD}", f"/{GOOD}", f"{GOOD}/..", f"{GOOD}/../../etc", f"a/{GOOD}", f"{GOOD}\n", f"{GOOD} ",
+    ["", ".", "..", "main", f"../{GOOD}", f"/{GOOD}", f"{GOOD}/..", f"{GOOD}/../../etc", f"a/{GOOD}", f"{GOOD}\n",
+     f"{GOOD} ",
      f"\n{GOOD}", f"{GOOD}\0", f".{GOOD}", GOOD.upper(), GOOD[:-1], f"{GOOD}0", GOOD.replace("2", "\u0662", 1)],
 )  # fmt: skip
 def test_what_is_no_id_names_no_path(hostile: str) -> None:
@@ -196,8 +197,8 @@ def state(
     before: int, after: int | None = None, *, called: bool = True, step: int = 1, cycle: bool = False
 ) -> SequenceState:
     return SequenceState(
-        before=before, after=before if after is None else after, called_before=called, called_after=True if after else called,
-        increment=step, cycle=cycle,
+        before=before, after=before if after is None else after, called_before=called,
+        called_after=True if after else called, increment=step, cycle=cycle,
     )  # fmt: skip
 
 
@@ -327,7 +328,9 @@ def test_another_version_of_an_extension_is_a_warning() -> None:
     ],
 )
 def test_a_sequence_lies_where_it_was_while_it_was_dumped(
-    source: SequenceState, copy: SequenceState, equal: bool
+    source: SequenceState,
+    copy: SequenceState,
+    equal: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
     comparison = rules.compare(changed(sequences={"s": source}), changed(sequences={"s": copy}), same_major=True)
     assert comparison.equal is equal

@@ -32,6 +32,8 @@ from chanuka_ops import context, logs
         "Connection(password='s3cret', host='db')",
         "password=b's3cret'",
         "password: s3cret",
+        "{'user': 'u', 'password': 's3cret'}",
+        '{"password": "s3cret", "n": 1}',
     ],
 )
 def test_a_password_is_masked(text: str) -> None:
@@ -160,3 +162,7 @@ def test_a_stopwatch_keeps_its_figure() -> None:
     watch = logs.Stopwatch()
     watch.stop()
     assert watch.seconds == watch.seconds
+
+
+def test_a_json_line_stays_json() -> None:
+    assert json.loads(logs.redact('{"password": "s3cret", "n": 1}')) == {"password": logs.MASK, "n": 1}

@@ -72,7 +72,8 @@ def minor_behind(rows: Rows, case: Case) -> Iterator[Finding]:
     out_for = (case.facts.now.date() - release.released).days
     yield case.finding(
         None,
-        f"the server is {major}.{minor}; {major}.{release.minor} came out on {release.released} (known on {max(AS_OF, release.released)})",
+        f"the server is {major}.{minor}; {major}.{release.minor} came out on {release.released}"
+        f" (known on {max(AS_OF, release.released)})",
         "install the newest minor release and restart: it needs no dump and no pg_upgrade",
         value=release.minor - minor,
         status=Status.WARNING if out_for >= MINOR_GRACE_DAYS else Status.INFO,
