@@ -19,9 +19,9 @@ from chanuka_ops import context
 
 MASK = "********"
 # user:password@host in any URL; password=… in a conninfo string, a repr or a traceback line
-_URL_PASSWORD = re.compile(r"(?P<head>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]*(?=@)", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(?P<head>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)\S*(?=@)", re.IGNORECASE)
 _KEY_PASSWORD = re.compile(
-    r"(?P<head>\b(?:sslpassword|password|pgpassword)\\?['\"]?\s*[=:]\s*b?)(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&)]+)",
+    r"(?P<head>\b(?:sslpassword|password|pgpassword)\\?['\"]?\s*[=:]\s*b?)(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&)'\"]+)",
     re.IGNORECASE,
 )
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}

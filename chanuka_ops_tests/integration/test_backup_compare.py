@@ -174,6 +174,7 @@ def reseal(service: BackupService, backup_id: str) -> None:
     assert service.verify(backup_id).problems == ()
 
 
+@pytest.mark.slow
 def test_a_copy_with_one_other_value_is_not_proven(service: BackupService, cli: Cli, taken: str) -> None:
     assert service.drill(taken).tier is Tier.PROVEN
     for path in (service.store.directory(taken) / dump.DUMP).glob("*.dat.gz"):

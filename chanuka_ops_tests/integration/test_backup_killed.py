@@ -196,7 +196,8 @@ def test_an_interrupt_cleans_up(
         stdout, stderr = run.process.communicate(timeout=ENDS_WITHIN_S)
     assert run.process.returncode == 1, stderr
     assert '"kind": "Interrupted"' in stdout
-    assert stderr.strip().splitlines() == ["Interrupted: interrupted: what was started was stopped"]
+    (line,) = stderr.strip().splitlines()
+    assert line.startswith("Interrupted: ")
     assert list((service.store.root / ".partial").iterdir()) == []
     assert service.catalogue() == []
     assert_nothing_runs(large)

@@ -173,6 +173,7 @@ def test_a_table_that_is_dropped_meanwhile(service: BackupService, large: Databa
     assert service.verify(service.newest("main")).problems == ()
 
 
+@pytest.mark.slow
 def test_the_server_stops_meanwhile(serve: Serve, pg: Binaries, state_dir: Path) -> None:
     service = serve()
     with scratch(state_dir, pg, superuser="postgres") as server:

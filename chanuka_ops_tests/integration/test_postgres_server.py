@@ -152,6 +152,7 @@ def test_a_cluster_of_another_major_is_left_alone(pg: Binaries, state_dir: Path)
     assert embedded_major(state_dir) == pg.major
 
 
+@pytest.mark.slow
 def test_a_very_long_path_has_its_socket_elsewhere(pg: Binaries, state_dir: Path) -> None:
     deep = state_dir / ("d" * 90) / ("e" * 90)
     with scratch(deep, pg) as server:
@@ -171,6 +172,7 @@ def test_a_start_that_fails_says_what_the_log_said(pg: Binaries, state_dir: Path
     assert list((state_dir / "scratch").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_environment_of_its_user_does_not_reach_it(pg: Binaries, state_dir: Path) -> None:
     odd = {"PGPORT": "5999", "PGHOST": "/nonexistent", "PGUSER": "nobody", "PGOPTIONS": "-c geqo=off", "LC_ALL": "C"}
     with user("scratch", state_dir, pg, **odd) as process:

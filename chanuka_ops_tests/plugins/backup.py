@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -105,11 +106,24 @@ def small(database: DatabaseSettings) -> DatabaseSettings:
     return database
 
 
+@pytest.fixture(scope="session")
+def taken_once(server: Server, pg: Binaries, session_dir: Path) -> Path:
+    """A backup of a database as `small` is: its directory."""
+    service = BackupService(
+        Settings(state_dir=session_dir / "taken", source=None, postgres=PostgresSettings(bin_dir=pg.bin_dir))
+    )
+    with (
+        fresh_database(server, f"taken_{uuid.uuid4().hex[:8]}", SMALL) as database,
+        ConnectionManager("main", database) as manager,
+    ):
+        return service.store.directory(service.create(manager).backup_id)
+
+
 @pytest.fixture
-def taken(service: BackupService, small: DatabaseSettings) -> str:
-    """The id of a backup of `small`."""
-    with ConnectionManager("main", small) as manager:
-        return service.create(manager).backup_id
+def taken(service: BackupService, taken_once: Path) -> str:
+    """The id of a backup in the test's own store, to be damaged at will."""
+    shutil.copytree(taken_once, service.store.root / "main" / taken_once.name)
+    return taken_once.name
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ from chanuka_ops import context, logs
         "password=b's3cret'",
         "password: s3cret",
         "{'user': 'u', 'password': 's3cret'}",
+        "postgresql://ops:s3/cret@db/x",
         '{"password": "s3cret", "n": 1}',
     ],
 )
@@ -97,24 +98,10 @@ def test_text_records(stream: io.StringIO) -> None:
     assert "s3cret" not in line
 
 
-@pytest.mark.xfail(reason="a masked value takes the quotation mark that ends the JSON string along", strict=True)
 def test_a_json_record_whose_message_ends_with_a_password(stream: io.StringIO) -> None:
     logs.configure(as_json=True, stream=stream)
     logging.getLogger("chanuka_ops.x").warning("password=s3cret")
     assert json.loads(stream.getvalue())["message"] == "password=********"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param("{'password': 's3cret'}", id="dict"),
-        pytest.param('{"password": "s3cret"}', id="json"),
-        pytest.param("postgresql://ops:s3/cret@db/x", id="slash"),
-    ],
-)
-@pytest.mark.xfail(reason="not masked yet", strict=True)
-def test_forms_that_are_not_masked_yet(text: str) -> None:
-    assert "cret" not in logs.redact(text)
 
 
 def test_json_records(stream: io.StringIO) -> None:
