@@ -17,6 +17,7 @@ from chanuka_ops.backup.model import (
     Created,
     Drilled,
     Evidence,
+    File,
     Listed,
     Manifest,
     Problem,
@@ -30,6 +31,7 @@ from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.logs import Stopwatch
 from chanuka_ops.postgres import binaries
+from chanuka_ops.postgres.binaries import Binaries
 
 log = logging.getLogger(__name__)
 
@@ -62,21 +64,13 @@ class BackupService:
                 found = files.inventory(partial, label="hash and fsync", fsync=True)
             except OSError as error:
                 raise errors.StoreError(f"{partial} can't be read back: {error.strerror}") from None
-            who = context.current()
-            manifest = Manifest(
-                backup_id=backup_id,
+            manifest = self._manifest(
                 database=manager.name,
+                backup_id=backup_id,
                 created_at=created_at,
-                seconds=watch.seconds,
-                actor=who.actor,
-                run_id=who.run_id,
-                tool_version=tools.version,
-                tool_major=tools.major,
-                compression_level=self._settings.compression_level,
-                jobs=self._settings.jobs,
-                source=dumped.source,
-                files=tuple(file for _, file in sorted(found.items()) if file is not None),
-                fingerprint=dumped.fingerprint,
+                tools=tools,
+                dumped=dumped,
+                found=found,
             )
             self.store.publish(partial, manifest)
         log.info("backup %s taken", backup_id, extra={"event": "backup.taken", "backup_id": backup_id})
@@ -165,6 +159,33 @@ class BackupService:
         directory = self.store.directory(manifest.backup_id)
         with drills.restored_copy(directory, manifest, found, self._settings, self._state_dir) as copy:
             yield copy
+
+    def _manifest(
+        self,
+        *,
+        database: str,
+        backup_id: str,
+        created_at: datetime,
+        tools: Binaries,
+        dumped: dump.Dumped,
+        found: dict[str, File | None],
+    ) -> Manifest:
+        who = context.current()
+        return Manifest(
+            backup_id=backup_id,
+            database=database,
+            created_at=created_at,
+            seconds=round((datetime.now(UTC) - created_at).total_seconds(), 3),
+            actor=who.actor,
+            run_id=who.run_id,
+            tool_version=tools.version,
+            tool_major=tools.major,
+            compression_level=self._settings.compression_level,
+            jobs=self._settings.jobs,
+            source=dumped.source,
+            files=tuple(file for _, file in sorted(found.items()) if file is not None),
+            fingerprint=dumped.fingerprint,
+        )
 
     def newest(self, database: str) -> str:
         """Return the id of a database's newest whole backup. Errors: `BackupNotFound`, `StoreError`."""

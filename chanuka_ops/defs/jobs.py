@@ -5,8 +5,18 @@ import dagster as dg
 from chanuka_ops import config
 from chanuka_ops.defs.ops import backup, health, migration, optimisation
 
-MAX_RUNTIME_S = 12 * 3600  # a run whose host died would else stay STARTED, and block its database's queue
 HOUR_S = 3600
+MAX_RUNTIME_S = 12 * HOUR_S  # a run whose host died would else stay STARTED, and block its database's queue
+
+# the jobs of one op: name, description, op, the longest it may run
+SINGLES = (
+    ("migrate", "Migrate up.", migration.apply_migrations, 2 * HOUR_S),
+    ("backup", "Take a backup.", backup.take_backup, MAX_RUNTIME_S),
+    ("restore_drill", "Prove a backup: restore and compare.", backup.prove_chosen_backup, MAX_RUNTIME_S),
+    ("optimise", "Plan; VACUUM and ANALYZE what needs it.", optimisation.plan_and_apply, 2 * HOUR_S),
+    ("setup_database", "Make the database and migrate it.", migration.set_up_database, 2 * HOUR_S),
+    ("health_check", "Check health.", health.check_health, HOUR_S // 4),
+)
 
 
 def jobs(settings: config.Settings) -> list[dg.JobDefinition]:
@@ -20,41 +30,12 @@ def jobs(settings: config.Settings) -> list[dg.JobDefinition]:
             backup_id = backup.take_backup()
         optimisation.plan_and_apply(after=backup.prove_backup(backup_id))
 
-    @dg.graph(name="migrate", description="Migrate up.")
-    def migrate_graph() -> None:
-        migration.apply_migrations()
-
-    @dg.graph(name="backup", description="Take a backup.")
-    def backup_graph() -> None:
-        backup.take_backup()
-
-    @dg.graph(name="restore_drill", description="Prove a backup: restore and compare.")
-    def drill_graph() -> None:
-        backup.prove_chosen_backup()
-
-    @dg.graph(name="health_check", description="Check health.")
-    def health_graph() -> None:
-        health.check_health()
-
-    @dg.graph(name="optimise", description="Plan; VACUUM and ANALYZE what needs it.")
-    def optimise_graph() -> None:
-        optimisation.plan_and_apply()
-
-    @dg.graph(name="setup_database", description="Make the database and migrate it.")
-    def setup_graph() -> None:
-        migration.set_up_database()
-
-    built = [
-        _job(nightly, MAX_RUNTIME_S),
-        _job(migrate_graph, 2 * HOUR_S),
-        _job(backup_graph, MAX_RUNTIME_S),
-        _job(drill_graph, MAX_RUNTIME_S),
-        _job(optimise_graph, 2 * HOUR_S),
-        _job(setup_graph, 2 * HOUR_S),
+    singles = [
+        _job(dg.GraphDefinition(name=name, description=description, node_defs=[op]), max_runtime_s)
+        for name, description, op, max_runtime_s in SINGLES
+        if op is not health.check_health or settings.features.health_monitoring
     ]
-    if settings.features.health_monitoring:
-        built.append(_job(health_graph, HOUR_S // 4))
-    return built
+    return [_job(nightly, MAX_RUNTIME_S), *singles]
 
 
 def _job(graph: dg.GraphDefinition, max_runtime_s: int) -> dg.JobDefinition:
