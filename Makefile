@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := .ci/requirements.lock
 STAMP  := $(VENV)/.installed
-PYTEST := $(BIN)/pytest $(if $(PG_BIN),--pg-bin $(PG_BIN))
+PYTEST := $(BIN)/pytest $(if $(PG_BIN),--pg-bin=$(PG_BIN))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test test-unit test-slow test-all bench check format lock clean

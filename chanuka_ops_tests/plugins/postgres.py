@@ -1,6 +1,6 @@
 """A real PostgreSQL server for the session, and a fresh database for each test.
 
-`--pg-bin DIR` (or PG_BIN) says which installation; without it, the newest that is found. `--pg-bin` of Debian's 15
+`--pg-bin=DIR` (or PG_BIN) says which installation; without it, the newest that is found. That of Debian's 15
 runs the same tests there.
 """
 
