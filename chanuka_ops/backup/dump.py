@@ -68,7 +68,9 @@ def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, 
             before = fingerprints.sequences(connection)
             argv = _pg_dump(manager.settings, tools, settings, directory, snapshot)
             with process.started(argv, env=env, pass_fds=fds) as running:
-                seen = fingerprints.take(connection, label="backup", still_worthwhile=lambda: _still_dumps(running))
+                seen = fingerprints.take(
+                    connection, label="backup", still_worthwhile=lambda: _still_dumps(running, deadline)
+                )
                 running.wait(
                     deadline_s=max(0.0, deadline - time.monotonic()),
                     meanwhile=lambda: _report(directory / DUMP),
@@ -109,9 +111,9 @@ def _pg_dumpall(database: DatabaseSettings, tools: Binaries, directory: Path) ->
         ]
 
 
-def _still_dumps(running: Running) -> None:
-    """Stop fingerprinting where the dump has already failed: its own words say why."""
-    if running.ended():
+def _still_dumps(running: Running, deadline: float) -> None:
+    """Stop fingerprinting where the dump has already failed, its own words saying why, or where the time is up."""
+    if running.ended() or time.monotonic() > deadline:
         running.wait(deadline_s=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -207,3 +208,13 @@ def test_an_unknown_id(cli: Cli, service: BackupService, taken: str) -> None:
     ran = cli("--json", "backup", "verify", "main-20200101T000000Z-000000")
     assert ran.status == 2
     assert "backup list" in ran.json["error"]["message"]
+
+
+def test_looks_at_the_same_time_all_count(service: BackupService, taken: str) -> None:
+    looks = [threading.Thread(target=service.verify, args=(taken,)) for _ in range(8)]
+    for look in looks:
+        look.start()
+    for look in looks:
+        look.join()
+    assert len(service.store.status(taken).evidence) == 8
+    assert service.verify(taken).problems == ()

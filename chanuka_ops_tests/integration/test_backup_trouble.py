@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import context, errors
+from chanuka_ops.backup import fingerprint
 from chanuka_ops.backup.model import Created
 from chanuka_ops.backup.service import BackupService
-from chanuka_ops.config import DatabaseSettings, TimeoutSettings
-from chanuka_ops.db.lock import operation_lock
+from chanuka_ops.config import DatabaseSettings
+from chanuka_ops.db.engines import Profile, translated
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import wait_until
@@ -137,40 +138,30 @@ def test_rows_hidden_by_row_security_are_not_backed_up_in_silence(
         execute(small, f"drop role {role}")
 
 
-@contextmanager
-def locked(database: DatabaseSettings, table: str) -> Iterator[None]:
-    with ConnectionManager("locker", database) as manager, manager.transaction() as connection:
-        connection.exec_driver_sql(f"lock table {table} in access exclusive mode")
-        yield
+def test_a_fingerprint_never_counts_only_the_rows_a_policy_shows(small: DatabaseSettings) -> None:
+    """pg_dump refuses by itself; the fingerprint must too, or the two would not have seen the same."""
+    role = f"limited_{uuid.uuid4().hex[:8]}"
+    execute(
+        small,
+        f"create role {role} login",
+        f"grant select on all tables in schema public to {role}",
+        "alter table votes enable row level security",
+        "create policy few on votes using (bill < 10)",
+    )
+    try:
+        with ConnectionManager("main", as_role(small, role)) as manager, manager.read() as connection:
+            fingerprint.fix_settings(connection, deadline_s=60)
+            with pytest.raises(errors.PermissionDenied, match=r"public\.votes can't be read .*row-level security"):
+                fingerprint.take(connection, label="test")
+    finally:
+        execute(small, f"drop owned by {role}", f"drop role {role}")
 
 
-def test_a_table_that_is_locked(service: BackupService, small: DatabaseSettings) -> None:
-    impatient = small.model_copy(update={"timeouts": TimeoutSettings(lock_s=0.5)})
-    with locked(small, "votes"):
-        start = time.monotonic()
-        with pytest.raises(errors.ChanukaError, match="lock timeout") as failure:
-            create(service, impatient)
-        assert "votes" in str(failure.value)
-        assert time.monotonic() - start < 10
-        assert_nothing_left(service)
-    assert create(service, impatient).tables == 2
-
-
-def test_a_table_that_is_dropped_meanwhile(service: BackupService, large: DatabaseSettings) -> None:
-    """It waits for the dump, for as long as its own lock timeout lets it: the backup is whole."""
-    execute(large, "create table if not exists passing as select 1 as id")
-    backing = threading.Thread(target=create, args=(service, large))
-    backing.start()
-    assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
-    with (
-        ConnectionManager("main", large) as manager,
-        pytest.raises(errors.LockTimeout),
-        manager.transaction(lock_timeout_s=0.05) as connection,
-    ):
-        connection.exec_driver_sql("drop table passing")
-    backing.join()
-    execute(large, "drop table passing")
-    assert service.verify(service.newest("main")).problems == ()
+def test_no_statement_of_a_fingerprint_outlives_the_deadline(small: DatabaseSettings) -> None:
+    with ConnectionManager("main", small) as manager, manager.transaction(profile=Profile.MAINTENANCE) as connection:
+        fingerprint.fix_settings(connection, deadline_s=0.2)
+        with pytest.raises(errors.StatementTimeout), translated(), connection.begin_nested():
+            connection.exec_driver_sql("select pg_sleep(60)")
 
 
 @pytest.mark.slow
@@ -218,67 +209,6 @@ def test_tools_older_than_the_server(serve: Serve, pg: Binaries, pg_15: Binaries
     with pytest.raises(errors.ToolTooOld, match=rf"server is PostgreSQL {pg.major}, .* older \(15\."):
         create(service, small)
     assert not service.store.root.exists()
-
-
-def test_two_backups_of_one_database(service: BackupService, small: DatabaseSettings, cli: Cli) -> None:
-    with (
-        ConnectionManager("main", small) as holder,
-        context.scope(operation="backup", run_id="0123456789abcdef"),
-        operation_lock(holder),
-    ):
-        with pytest.raises(errors.LockHeld, match=r"chanuka/backup/01234567 \(pid \d+, role postgres, from local"):
-            create(service, small)
-        ran = cli("--json", "backup", "create", env={"DATABASE_URL": url_of(small)})
-    assert ran.status == 3
-    assert "chanuka/backup/01234567" in ran.json["error"]["message"]
-    assert_nothing_left(service)
-    create(service, small)
-
-
-def test_two_backups_that_really_run_at_once(service: BackupService, large: DatabaseSettings) -> None:
-    backing = threading.Thread(target=create, args=(service, large))
-    backing.start()
-    assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
-    with pytest.raises(errors.LockHeld, match="another operation is under way: chanuka/backup/"):
-        create(service, large)
-    backing.join()
-    assert len(service.catalogue("main")) == 1
-
-
-def test_backups_of_two_databases_in_one_store(
-    service: BackupService, large: DatabaseSettings, small: DatabaseSettings
-) -> None:
-    backing = threading.Thread(target=create, args=(service, large, "first"))
-    backing.start()
-    for _ in range(3):
-        create(service, small, "second")
-    backing.join()
-    assert {(backup.database, backup.problem) for backup in service.catalogue()} == {("first", None), ("second", None)}
-    assert len(service.catalogue("second")) == 3
-    assert all(service.verify(backup.backup_id).problems == () for backup in service.catalogue())
-
-
-def test_a_lost_operation_lock_lists_nothing(service: BackupService, large: DatabaseSettings) -> None:
-    """Another operation may have run beside this one: what was dumped doesn't count."""
-    failures: list[BaseException] = []
-
-    def backup() -> None:
-        try:
-            create(service, large)
-        except errors.ChanukaError as failure:
-            failures.append(failure)
-
-    backing = threading.Thread(target=backup)
-    backing.start()
-    assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
-    scalars(
-        large,
-        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"
-        " and database = (select oid from pg_database where datname = current_database())",
-    )
-    backing.join()
-    assert isinstance(failures[0], errors.ConnectionLost)
-    assert_nothing_left(service)
 
 
 def test_no_session_setting_of_the_role_ends_a_backup(service: BackupService, small: DatabaseSettings) -> None:

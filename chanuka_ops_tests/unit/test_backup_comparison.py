@@ -1,0 +1,169 @@
+"""How a restored copy is compared with its source: each kind of difference, and what is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chanuka_ops.backup import rules
+from chanuka_ops.backup.model import Fingerprint, SequenceState, TableContent
+
+
+def state(
+    before: int, after: int | None = None, *, called: bool = True, step: int = 1, cycle: bool = False
+) -> SequenceState:
+    return SequenceState(
+        before=before, after=before if after is None else after, called_before=called,
+        called_after=True if after else called, increment=step, cycle=cycle,
+    )  # fmt: skip
+
+
+TABLES = {"public.a": TableContent(rows=3, hash="77"), "public.b": TableContent(rows=1, hash="5")}
+SOURCE = Fingerprint(
+    tables=TABLES,
+    large_objects=TableContent(rows=0, hash="0"),
+    sequences={"public.s": state(5)},
+    extensions={"plpgsql": "1.0"},
+    objects={"index public.i": "aa", "relation public.a": "bb"},
+    schema_hash="cc",
+)
+
+
+def changed(**fields: Any) -> Fingerprint:
+    return SOURCE.model_copy(update=fields)
+
+
+def without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}
+
+
+def test_equal_is_equal() -> None:
+    comparison = rules.compare(SOURCE, SOURCE, same_major=True)
+    assert comparison.equal
+    assert (comparison.tables_compared, comparison.rows_compared, comparison.coverage) == (2, 4, 1.0)
+    assert comparison.tables == {"public.a": (3, 3, True), "public.b": (1, 1, True)}
+    assert comparison.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("restored", "named", "said"),
+    [
+        (changed(tables=without(TABLES, "public.a")), "public.a", ("3 rows", "no such table")),
+        (changed(tables={**TABLES, "public.a": TableContent(rows=2, hash="77")}), "public.a", ("3 rows", "2 rows")),
+        (changed(tables={**TABLES, "public.a": TableContent(rows=4, hash="77")}), "public.a", ("3 rows", "4 rows")),
+        (
+            changed(tables={**TABLES, "public.b": TableContent(rows=1, hash="6")}),
+            "public.b",
+            ("content hash 5", "content hash 6"),
+        ),
+        (
+            changed(tables={**TABLES, "public.c": TableContent(rows=9, hash="6")}),
+            "public.c",
+            ("no such table", "9 rows"),
+        ),
+        (
+            changed(large_objects=TableContent(rows=0, hash="1")),
+            "large objects",
+            ("0 objects, hash 0", "0 objects, hash 1"),
+        ),
+        (
+            changed(large_objects=TableContent(rows=1, hash="0")),
+            "large objects",
+            ("0 objects, hash 0", "1 objects, hash 0"),
+        ),
+        (changed(sequences={"public.s": state(6)}), "public.s", ("value 5", "value 6")),
+        (changed(sequences={"public.s": state(5, called=False)}), "public.s", ("value 5", "value 5, not yet given")),
+        (changed(sequences={}), "public.s", ("a sequence", "no such sequence")),
+    ],
+)
+def test_each_kind_of_lost_data_names_its_object(restored: Fingerprint, named: str, said: tuple[str, str]) -> None:
+    comparison = rules.compare(SOURCE, restored, same_major=True)
+    assert not comparison.equal
+    assert [(m.object, (m.source, m.restored)) for m in comparison.mismatches] == [(named, said)]
+    assert comparison.structure_problems == ()
+
+
+def test_coverage_is_the_share_of_rows_that_could_be_compared() -> None:
+    comparison = rules.compare(SOURCE, changed(tables=without(TABLES, "public.a")), same_major=True)
+    assert (comparison.tables_compared, comparison.rows_compared, comparison.coverage) == (1, 1, 0.25)
+    empty = changed(tables={})
+    assert rules.compare(empty, empty, same_major=True).coverage == 1.0
+
+
+@pytest.mark.parametrize(
+    ("restored", "named", "said"),
+    [
+        (changed(objects=without(SOURCE.objects, "index public.i")), "index public.i", ("present", "missing")),
+        (changed(objects={**SOURCE.objects, "view public.v": "dd"}), "view public.v", ("missing", "present")),
+        (
+            changed(objects={**SOURCE.objects, "index public.i": "ab"}),
+            "index public.i",
+            ("definition aa", "definition ab"),
+        ),
+        (changed(extensions={}), "extension plpgsql", ("1.0", "missing")),
+    ],
+)
+def test_each_kind_of_lost_structure_names_its_object(restored: Fingerprint, named: str, said: tuple[str, str]) -> None:
+    comparison = rules.compare(SOURCE, restored, same_major=True)
+    assert not comparison.equal
+    assert [(m.object, (m.source, m.restored)) for m in comparison.structure_problems] == [(named, said)]
+
+
+def test_across_major_versions_objects_are_compared_by_name_and_a_warning_says_so() -> None:
+    other = rules.compare(SOURCE, changed(objects={**SOURCE.objects, "index public.i": "ab"}), same_major=False)
+    assert other.equal
+    assert "by name, not by definition" in other.warnings[0]
+    lost = rules.compare(SOURCE, changed(objects=without(SOURCE.objects, "index public.i")), same_major=False)
+    assert not lost.equal
+
+
+def test_another_version_of_an_extension_is_a_warning() -> None:
+    comparison = rules.compare(SOURCE, changed(extensions={"plpgsql": "1.1"}), same_major=True)
+    assert comparison.equal
+    assert comparison.warnings == ("extension plpgsql: 1.0 at the source, 1.1 in the copy",)
+
+
+@pytest.mark.parametrize(
+    ("source", "copy", "equal"),
+    [
+        (state(5), state(5), True),
+        (state(5), state(4), False),
+        (state(5, 9), state(5), True),
+        (state(5, 9), state(7), True),
+        (state(5, 9), state(9), True),
+        (state(5, 9), state(10), False),
+        (state(5, 9), state(4), False),
+        (state(-5, -20, step=-5), state(-10, step=-5), True),
+        (state(-5, -20, step=-5), state(-25, step=-5), False),
+        (state(-5, -20, step=-5), state(0, step=-5), False),
+        (state(6, 2, cycle=True), state(7, cycle=True), True),
+        (state(2, 6, cycle=True), state(7, cycle=True), True),
+        (state(6, cycle=True), state(7, cycle=True), False),
+        (state(1, called=False), state(1, called=False), True),
+        (state(1, called=False), state(1), False),
+    ],
+)
+def test_a_sequence_lies_where_it_was_while_it_was_dumped(
+    source: SequenceState,
+    copy: SequenceState,
+    equal: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    comparison = rules.compare(changed(sequences={"s": source}), changed(sequences={"s": copy}), same_major=True)
+    assert comparison.equal is equal
+
+
+def test_a_first_value_taken_while_it_was_dumped_may_or_may_not_be_in_the_copy() -> None:
+    source = SequenceState(before=1, after=1, called_before=False, called_after=True, increment=1, cycle=False)
+    for called in (True, False):
+        assert rules.compare(
+            changed(sequences={"s": source}), changed(sequences={"s": state(1, called=called)}), same_major=True
+        ).equal
+
+
+def test_a_schema_hash_depends_on_names_and_definitions_and_not_on_order() -> None:
+    assert rules.schema_hash({"a": "1", "b": "2"}) == rules.schema_hash({"b": "2", "a": "1"})
+    assert (
+        len({rules.schema_hash(objects) for objects in ({}, {"a": "1"}, {"a": "2"}, {"b": "1"}, {"a": "1", "b": ""})})
+        == 5
+    )
