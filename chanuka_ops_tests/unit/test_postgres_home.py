@@ -197,13 +197,13 @@ def hidden_wheel(private: Path) -> Binaries:
 @pytest.mark.root
 @needs_root
 def test_the_wheels_programs_are_copied_to_where_the_account_can_run_them(
-    hidden_wheel: Binaries, session_dir: Path
+    hidden_wheel: Binaries, state_dir: Path
 ) -> None:
-    moved = home.runnable(hidden_wheel, session_dir, NOBODY)
+    moved = home.runnable(hidden_wheel, state_dir, NOBODY)
     try:
-        assert moved.bin_dir.is_relative_to(session_dir)
-        assert home.runnable(hidden_wheel, session_dir, NOBODY) == moved, "one copy serves all"
-        assert [p.name for p in session_dir.glob("*binaries-*")] == [moved.bin_dir.parents[2].name]
+        assert moved.bin_dir.is_relative_to(state_dir)
+        assert home.runnable(hidden_wheel, state_dir, NOBODY) == moved, "one copy serves all"
+        assert [p.name for p in state_dir.glob("*binaries-*")] == [moved.bin_dir.parents[2].name]
         assert mode(hidden_wheel.bin_dir.parents[3]) == 0o700
     finally:
         shutil.rmtree(moved.bin_dir.parents[2])
@@ -211,11 +211,11 @@ def test_the_wheels_programs_are_copied_to_where_the_account_can_run_them(
 
 @pytest.mark.root
 @needs_root
-def test_other_programs_out_of_reach_are_refused(hidden_wheel: Binaries, session_dir: Path) -> None:
+def test_other_programs_out_of_reach_are_refused(hidden_wheel: Binaries, state_dir: Path) -> None:
     bare = hidden_wheel.bin_dir.parents[2] / "bin"
     shutil.copytree(hidden_wheel.bin_dir, bare)
     with pytest.raises(errors.ServerError, match="account nobody can't run"):
-        home.runnable(Binaries(bare, hidden_wheel.major, hidden_wheel.version, "configured"), session_dir, NOBODY)
+        home.runnable(Binaries(bare, hidden_wheel.major, hidden_wheel.version, "configured"), state_dir, NOBODY)
 
 
 def test_nothing_is_copied_for_this_account_itself(private: Path) -> None:
