@@ -20,7 +20,7 @@ from rich.table import Table
 
 from chanuka_ops import config
 from chanuka_ops.dataset import service as dataset
-from chanuka_ops.db import engines
+from chanuka_ops.db import parameters
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 from chanuka_ops.postgres import binaries
 
@@ -58,7 +58,7 @@ def pairs(name: str, ours: Callable[[], object], theirs_name: str, theirs: Calla
 def measure(orchestrator: DatabaseOrchestrator, work: Path, count: int) -> list[Pair]:
     tools = binaries.find(configured=None, server_major=orchestrator.probe().major)
     settings = orchestrator.settings.operations.backup
-    info = engines.conninfo(orchestrator.manager.settings)
+    info = parameters.conninfo(orchestrator.manager.target())
     ids: list[str] = []
 
     def bare_dump() -> None:

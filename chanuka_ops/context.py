@@ -6,6 +6,7 @@ progress bar of whoever watches. Nothing needs to be handed through ten calls fo
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import uuid
@@ -47,27 +48,39 @@ class OperationContext:
 
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     actor: str = field(default_factory=_actor)
+    job: str = ""
     operation: str = "-"
     database: str = "-"
     on_progress: ProgressSink = _nobody_watches
 
     def application_name(self) -> str:
-        """Name this operation as `pg_stat_activity` shall show it: `chanuka/<operation>/<run>`, 63 bytes at most."""
-        name = f"chanuka/{self.operation}/{self.run_id[:8]}"
-        return name.encode()[:APPLICATION_NAME_MAX_BYTES].decode(errors="ignore")
+        """Name this operation as `pg_stat_activity` shall show it: `chanuka/<job>/<operation>/<run>`, 63 bytes at most.
+
+        Where that is too long, the job and the operation are cut: the run is what one looks up.
+        """
+        tail = f"/{self.run_id[:8]}"
+        work = f"{self.job}/{self.operation}" if self.job else self.operation
+        room = APPLICATION_NAME_MAX_BYTES - len(tail.encode())
+        return f"chanuka/{work}".encode()[:room].decode(errors="ignore") + tail
 
 
 _current: ContextVar[OperationContext | None] = ContextVar("chanuka_ops_context", default=None)
 
 
 def current() -> OperationContext:
-    """Return the context in force, or a fresh anonymous one."""
-    return _current.get() or OperationContext()
+    """Return the context in force, or the process's anonymous one."""
+    return _current.get() or _anonymous()
+
+
+@functools.cache
+def _anonymous() -> OperationContext:
+    return OperationContext()
 
 
 @contextmanager
 def scope(
     *,
+    job: str | None = None,
     operation: str | None = None,
     database: str | None = None,
     run_id: str | None = None,
@@ -75,7 +88,14 @@ def scope(
     on_progress: ProgressSink | None = None,
 ) -> Iterator[OperationContext]:
     """Enter an operation; what is not given is inherited from the scope around it."""
-    given = {"operation": operation, "database": database, "run_id": run_id, "actor": actor, "on_progress": on_progress}
+    given = {
+        "job": job,
+        "operation": operation,
+        "database": database,
+        "run_id": run_id,
+        "actor": actor,
+        "on_progress": on_progress,
+    }
     inner = replace(current(), **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # the keys are the fields
     token = _current.set(inner)
     try:

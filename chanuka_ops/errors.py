@@ -10,7 +10,9 @@
     ├── RefusedError ........................ 3  a guard said no; nothing was changed
     │   ├── LockHeld                             another operation works on that database
     │   ├── ToolTooOld                           pg_dump is older than the server
-    │   └── HeadsConflict                        several migration heads: which one is meant?
+    │   ├── HeadsConflict                        several migration heads: which one is meant?
+    │   ├── NestedTransaction                    a transaction in a transaction: a savepoint, or another manager?
+    │   └── PoolerUnfit                          what was asked for can't work through a transaction pooler
     ├── OutcomeUnknown ...................... 4  it may or may not have happened; the message says how to find out
     ├── Interrupted ......................... 1  Ctrl-C or SIGTERM: stopped and cleaned up
     ├── DatabaseError ....................... 1  the server said no
@@ -19,12 +21,19 @@
     │   │   ├── TargetStarting                   it starts up, shuts down or recovers
     │   │   ├── TargetSaturated                  no connection slot is free
     │   │   ├── AuthenticationFailed             wrong role or password
-    │   │   └── DatabaseMissing                  the server is there, the database isn't
+    │   │   ├── DatabaseMissing                  the server is there, the database isn't
+    │   │   ├── TlsFailed                        no trustworthy encryption came about
+    │   │   ├── CircuitOpen                      it failed just now, so it is left alone for a while
+    │   │   └── NotPrimary                       no server that takes writes was found
     │   ├── ConnectionLost                       it broke in mid-work
+    │   │   └── DeadlineExceeded                 the peer fell silent: given up at the client's own deadline
+    │   ├── ReadOnlyServer                       a write met a standby: the primary is another by now
+    │   ├── ReplicaTooStale                      no node could be proved to hold what was written before
     │   ├── PermissionDenied                     the role may not
     │   ├── LockTimeout                          a lock was not granted in time
     │   ├── StatementTimeout                     a statement ran past its limit, or was cancelled
-    │   └── PoolExhausted                        every connection of this process is in use
+    │   ├── PoolExhausted                        every connection of this process is in use
+    │   └── ManagerClosed                        it is closing or closed: nothing new is begun
     ├── ToolFailed .......................... 1  pg_dump, pg_restore, initdb … ended badly
     ├── ServerError ......................... 1  an embedded or scratch server didn't start or stop
     ├── MigrationFailed ..................... 1
@@ -78,6 +87,14 @@ class HeadsConflict(RefusedError):
     """The migrations have several heads; which one is meant is a person's decision."""
 
 
+class NestedTransaction(RefusedError):
+    """A transaction was begun within another of the same manager and thread."""
+
+
+class PoolerUnfit(RefusedError):
+    """What was asked for needs a session of its own, which a transaction pooler doesn't give."""
+
+
 class OutcomeUnknown(ChanukaError):
     """It may or may not have happened."""
 
@@ -89,11 +106,16 @@ class Interrupted(ChanukaError):
 
 
 class DatabaseError(ChanukaError):
-    """The server said no. `sqlstate` is PostgreSQL's five-character code, where there was one."""
+    """The server said no.
 
-    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+    `sqlstate` is PostgreSQL's five-character code, where there was one; `retry_after_s` says when another try may be
+    worth it, where that is known.
+    """
+
+    def __init__(self, message: str, *, sqlstate: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
+        self.retry_after_s = retry_after_s
 
 
 class ConnectError(DatabaseError):
@@ -120,8 +142,32 @@ class DatabaseMissing(ConnectError):
     """The server is there, the database is not."""
 
 
+class TlsFailed(ConnectError):
+    """The server's certificate is not trusted, is another host's, or the server doesn't speak TLS."""
+
+
+class CircuitOpen(ConnectError):
+    """The target failed just now, here or in another process of this host, and is left alone until `retry_after_s`."""
+
+
+class NotPrimary(ConnectError):
+    """None of the configured servers takes writes."""
+
+
 class ConnectionLost(DatabaseError):
     """The connection broke in mid-work."""
+
+
+class DeadlineExceeded(ConnectionLost):
+    """The peer fell silent, though its kernel may still acknowledge: the connection was given up."""
+
+
+class ReadOnlyServer(DatabaseError):
+    """A write reached a server that is read only: it is a standby, or was demoted."""
+
+
+class ReplicaTooStale(DatabaseError):
+    """No node could be proved to hold the data that the consistency token stands for."""
 
 
 class PermissionDenied(DatabaseError):
@@ -137,7 +183,11 @@ class StatementTimeout(DatabaseError):
 
 
 class PoolExhausted(DatabaseError):
-    """Every connection this process may open is in use."""
+    """Every connection this process may open is in use; the message names the lines that hold them."""
+
+
+class ManagerClosed(DatabaseError):
+    """The manager is closing, or closed."""
 
 
 class ToolFailed(ChanukaError):

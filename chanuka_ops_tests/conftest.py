@@ -2,6 +2,11 @@
 
 pytest_plugins = [
     "chanuka_ops_tests.plugins.backup",
+    "chanuka_ops_tests.plugins.nodes",
+    "chanuka_ops_tests.plugins.pooler",
     "chanuka_ops_tests.plugins.postgres",
     "chanuka_ops_tests.plugins.processes",
+    "chanuka_ops_tests.plugins.proxy",
+    "chanuka_ops_tests.plugins.replicas",
+    "chanuka_ops_tests.plugins.tls",
 ]

@@ -18,9 +18,9 @@ from chanuka_ops import context, errors
 from chanuka_ops.backup import dump, fingerprint, rules
 from chanuka_ops.backup.model import Comparison, Manifest
 from chanuka_ops.config import BackupSettings
-from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
+from chanuka_ops.db import parameters
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.logs import Stopwatch
 from chanuka_ops.postgres import process
 from chanuka_ops.postgres.binaries import Binaries
@@ -90,7 +90,7 @@ def _restore_roles(directory: Path, server: Server, admin: str, settings: Backup
             "--no-psqlrc",
             "--quiet",
             "--set=ON_ERROR_STOP=1",
-            f"--dbname={engines.conninfo(server.settings(admin))}",
+            f"--dbname={parameters.conninfo(server.settings(admin))}",
         ],
         stdin=rules.without_grantors((directory / dump.ROLES).read_text(encoding="utf-8", errors="surrogateescape")),
         env=_ENVIRONMENT,
@@ -109,7 +109,7 @@ def _restore_database(
         "--no-tablespaces",
         "--no-subscriptions",
         "--no-password",
-        f"--dbname={engines.conninfo(server.settings(admin))}",
+        f"--dbname={parameters.conninfo(server.settings(admin))}",
         directory / dump.DUMP,
     ]
     watching = ConnectionManager("scratch", server.settings(admin))
@@ -122,7 +122,7 @@ def _restore_database(
 
 def _report(watcher: ConnectionManager, dbname: str, expected_bytes: int) -> None:
     try:
-        with watcher.read() as connection:
+        with watcher.transaction(read_only=True) as connection:
             size = connection.execute(text(load(__package__).sql("database_size")), {"name": dbname}).scalar_one()
     except errors.DatabaseError:  # how far it is, is not worth a restore
         return

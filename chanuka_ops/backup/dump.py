@@ -18,9 +18,9 @@ from chanuka_ops import context
 from chanuka_ops.backup import fingerprint as fingerprints
 from chanuka_ops.backup.model import Fingerprint, Source
 from chanuka_ops.config import BackupSettings, DatabaseSettings
-from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
+from chanuka_ops.db import credentials, engines, parameters
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.postgres import process
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import Running
@@ -44,10 +44,10 @@ class Dumped:
 @contextmanager
 def tool_environment(database: DatabaseSettings) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
     """Give a client program what it needs beside its arguments: (environment, descriptors to pass)."""
-    with process.password_file(engines.password_of(database)) as (env, fds):
+    with process.password_file(credentials.password_of(database)) as (env, fds):
         # a tool that is SIGKILLed must leave no query on the server either
-        check = f"-c client_connection_check_interval={engines.CONNECTION_CHECK_MS}"
-        yield {**env, "PGOPTIONS": f"{engines.stated_options(database)} {check}".strip()}, fds
+        check = f"-c client_connection_check_interval={parameters.CONNECTION_CHECK_MS}"
+        yield {**env, "PGOPTIONS": f"{parameters.stated_options(database)} {check}".strip()}, fds
 
 
 def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, directory: Path) -> Dumped:
@@ -56,8 +56,9 @@ def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, 
     Errors: `ToolFailed` (the disk is full, the dump was cut off), `PermissionDenied` naming a table, `DatabaseError`.
     """
     deadline = time.monotonic() + settings.deadline_s
-    with tool_environment(manager.settings) as (env, fds):
-        for argv in _pg_dumpall(manager.settings, tools, directory):
+    target = manager.target()
+    with tool_environment(target) as (env, fds):
+        for argv in _pg_dumpall(target, tools, directory):
             process.run(argv, env=env, pass_fds=fds, deadline_s=settings.deadline_s)
         with manager.transaction(
             isolation="REPEATABLE READ", read_only=True, profile=Profile.MAINTENANCE
@@ -66,7 +67,7 @@ def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, 
             fingerprints.fix_settings(connection, deadline_s=settings.deadline_s)
             source = fingerprints.source(connection)
             before = fingerprints.sequences(connection)
-            argv = _pg_dump(manager.settings, tools, settings, directory, snapshot)
+            argv = _pg_dump(engines.settings_of(connection), tools, settings, directory, snapshot)
             with process.started(argv, env=env, pass_fds=fds) as running:
                 seen = fingerprints.take(
                     connection, label="backup", still_worthwhile=lambda: _still_dumps(running, deadline)
@@ -92,7 +93,7 @@ def _pg_dump(
         "--no-password",
         "--no-sync",  # every file is fsynced when it's hashed
         f"--file={directory / DUMP}",
-        f"--dbname={engines.conninfo(database)}",
+        f"--dbname={parameters.conninfo(database)}",
     ]
 
 
@@ -106,8 +107,8 @@ def _pg_dumpall(database: DatabaseSettings, tools: Binaries, directory: Path) ->
             "--no-role-passwords",
             "--no-password",
             f"--file={directory / file}",
-            f"--dbname={engines.conninfo(database)}",
-            f"--database={engines.dbname_only(database)}",
+            f"--dbname={parameters.conninfo(database)}",
+            f"--database={parameters.dbname_only(database)}",
         ]
 
 

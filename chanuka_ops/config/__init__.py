@@ -5,29 +5,35 @@ Layers, the later winning: defaults · chanuka.toml · its `[environments.<envir
 message that names the key and where it came from, and never its value, which may be a secret.
 """
 
+from chanuka_ops.config.databases import (
+    DRIVER,
+    BreakerSettings,
+    DatabaseSettings,
+    PoolSettings,
+    ReplicaSettings,
+    RoutingSettings,
+    SecretSource,
+    TimeoutSettings,
+)
 from chanuka_ops.config.layers import load
 from chanuka_ops.config.model import (
-    DRIVER,
     ENVIRONMENTS,
     BackupSettings,
-    DatabaseSettings,
     FeatureSettings,
     MigrationSettings,
     MonitoringSettings,
     OperationSettings,
     OptimisationSettings,
-    PoolSettings,
     PostgresSettings,
-    SecretSource,
     Settings,
     Threshold,
-    TimeoutSettings,
 )
 
 __all__ = [
     "DRIVER",
     "ENVIRONMENTS",
     "BackupSettings",
+    "BreakerSettings",
     "DatabaseSettings",
     "FeatureSettings",
     "MigrationSettings",
@@ -36,6 +42,8 @@ __all__ = [
     "OptimisationSettings",
     "PoolSettings",
     "PostgresSettings",
+    "ReplicaSettings",
+    "RoutingSettings",
     "SecretSource",
     "Settings",
     "Threshold",

@@ -5,144 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
+from chanuka_ops.config.databases import DatabaseSettings, Seconds, Section
 from chanuka_ops.errors import ConfigurationError
 
-DRIVER = "postgresql+psycopg"
-_ACCEPTED_SCHEMES = {"postgres", "postgresql", DRIVER}
-_DURATION = re.compile(r"^\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|min|h)?\s*$")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, None: 1.0}
-
-
-def _duration_s(value: object) -> object:
-    """Read a duration as PostgreSQL writes it: `300ms`, `5s`, `2min`, `1h`; a bare number is seconds."""
-    if isinstance(value, str):
-        match = _DURATION.match(value)
-        if not match:
-            raise ValueError("a duration is a number of seconds, or a number with ms, s, min or h")
-        return float(match["number"]) * _UNIT_S[match["unit"]]
-    return value
-
-
-# Less would be rounded to 0 ms, which PostgreSQL takes for "no limit"; more doesn't fit its integer of milliseconds.
-Seconds = Annotated[float, BeforeValidator(_duration_s), Field(ge=0.001, le=2_147_483, allow_inf_nan=False)]
 Environment = Literal["development", "staging", "production"]
 ENVIRONMENTS: tuple[str, ...] = get_args(Environment)
 # It names a directory of the backup store and an asset of Dagster's.
 _DATABASE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
-
-
-class SecretSource(_Section):
-    """Where a secret is kept: exactly one of `env`, `file`, `command`. It is read anew for each new connection."""
-
-    env: str | None = None
-    file: Path | None = None
-    command: tuple[str, ...] | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if sum(source is not None for source in (self.env, self.file, self.command)) != 1:
-            raise ValueError("give exactly one of env, file, command")
-        return self
-
-
-class PoolSettings(_Section):
-    """How many connections a process may hold to one database."""
-
-    size: int = Field(1, ge=1)
-    overflow: int = Field(2, ge=0)
-    acquire_timeout_s: Seconds = Field(10.0, alias="acquire_timeout")
-    max_lifetime_s: Seconds = Field(1800.0, alias="max_lifetime")
-
-
-class TimeoutSettings(_Section):
-    """Deadlines of a session. A lock timeout is always in force: no operation may queue everybody behind itself."""
-
-    connect_s: Seconds = Field(3.0, alias="connect")
-    statement_s: Seconds = Field(60.0, alias="statement")
-    lock_s: Seconds = Field(5.0, alias="lock")
-    idle_in_transaction_s: Seconds = Field(60.0, alias="idle_in_transaction")
-
-
-class DatabaseSettings(_Section):
-    """One database."""
-
-    url: SecretStr
-    password: SecretSource | None = None
-    tags: dict[str, str] = {}
-    pool: PoolSettings = PoolSettings()
-    timeouts: TimeoutSettings = TimeoutSettings()
-
-    @field_validator("url")
-    @classmethod
-    def _a_postgresql_url(cls, value: SecretStr) -> SecretStr:
-        raw = value.get_secret_value()
-        try:
-            url = make_url(raw)
-        except (ArgumentError, ValueError):
-            raise ValueError("not a database URL: expected postgresql+psycopg://user@host:port/database") from None
-        if url.drivername not in _ACCEPTED_SCHEMES:
-            raise ValueError(f"scheme {url.drivername!r} is not PostgreSQL with psycopg 3: write {DRIVER}://")
-        if not url.database:
-            raise ValueError("the URL names no database: end it with /name")
-        hidden = sorted({"password", "sslpassword"} & set(url.query))
-        if hidden:  # nothing masks it there, and it would stand in the argument list of pg_dump
-            raise ValueError(f"the URL's query holds {hidden[0]}: give a password before the @, or with password")
-        return SecretStr(url.set(drivername=DRIVER).render_as_string(hide_password=False))
-
-    @model_validator(mode="after")
-    def _one_password(self) -> Self:
-        if self.password is not None and self.sqlalchemy_url.password is not None:
-            raise ValueError("the password stands in the url and in password: give it once")
-        return self
-
-    @field_serializer("url")
-    def _masked(self, _: SecretStr) -> str:
-        return self.sqlalchemy_url.render_as_string(hide_password=True)
-
-    def with_dbname(self, dbname: str) -> Self:
-        """Return the same server and role with another database."""
-        url = self.sqlalchemy_url.set(database=dbname).render_as_string(hide_password=False)
-        return self.model_copy(update={"url": SecretStr(url)})
-
-    @property
-    def sqlalchemy_url(self) -> URL:
-        """The URL with its password, if it has one; SQLAlchemy hides it in repr and str."""
-        return make_url(self.url.get_secret_value())
-
-
-class FeatureSettings(_Section):
+class FeatureSettings(Section):
     """What is switched off here is absent: no command, no job step, no schedule."""
 
+    read_replicas: bool = True
+    circuit_breaker: bool = True
     health_monitoring: bool = True
+    performance_tracking: bool = True
 
 
-class PostgresSettings(_Section):
+class PostgresSettings(Section):
     """PostgreSQL's own programs."""
 
     bin_dir: Path | None = None
 
 
-class MigrationSettings(_Section):
+class MigrationSettings(Section):
     """How migrations are run."""
 
     script_location: Path | None = None
@@ -151,7 +43,7 @@ class MigrationSettings(_Section):
     deadline_s: Seconds = Field(3600.0, alias="deadline")
 
 
-class BackupSettings(_Section):
+class BackupSettings(Section):
     """How backups are taken and proved."""
 
     store: Path | None = None
@@ -160,17 +52,17 @@ class BackupSettings(_Section):
     deadline_s: Seconds = Field(6 * 3600.0, alias="deadline")
 
 
-class Threshold(_Section):
+class Threshold(Section):
     """Limits of one check, in that check's unit; None leaves the check's own."""
 
     warning: float | None = None
     critical: float | None = None
 
 
-class MonitoringSettings(_Section):
+class MonitoringSettings(Section):
     """What health checks look at and where they draw the line."""
 
-    thresholds: dict[str, Threshold] = {}
+    thresholds: dict[str, Threshold] = Field({})
     disabled: frozenset[str] = frozenset()
 
     @field_validator("thresholds", mode="before")
@@ -181,14 +73,14 @@ class MonitoringSettings(_Section):
         return value
 
 
-class OptimisationSettings(_Section):
+class OptimisationSettings(Section):
     """What the optimiser may do."""
 
     lock_timeout_s: Seconds = Field(2.0, alias="lock_timeout")
     statement_timeout_s: Seconds = Field(3600.0, alias="statement_timeout")
 
 
-class OperationSettings(_Section):
+class OperationSettings(Section):
     """One section for each kind of operation."""
 
     migration: MigrationSettings = MigrationSettings()

@@ -58,7 +58,7 @@ def tables_present(manager: ConnectionManager) -> list[str]:
 
     Errors: `ConnectError`.
     """
-    with manager.read() as connection:
+    with manager.transaction(read_only=True) as connection:
         return list(connection.execute(text(_sql("tables_present"))).scalars())
 
 

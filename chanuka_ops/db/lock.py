@@ -16,8 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from chanuka_ops import errors
-from chanuka_ops.db.engines import Profile
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 
 log = logging.getLogger(__name__)
 

@@ -1,36 +1,49 @@
 """ConnectionManager: the one way to a database.
 
-`read()`, `transaction()` and `autocommit()` are explicit; nothing sniffs SQL. Whatever ends a block early, also a
-cancelled Dagster run, first cancels the statement on the server: psycopg does that for KeyboardInterrupt only.
+`read()`, `transaction()` and `autocommit()` are explicit; nothing sniffs SQL. `run_transaction()` repeats what may be
+repeated, and finds out what became of a COMMIT that got no answer. Whatever ends a block early, also a cancelled
+Dagster run, first cancels the statement on the server: psycopg does that for KeyboardInterrupt only.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Self
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import text
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.engine import Connection
 
-from chanuka_ops.config import DatabaseSettings
-from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
+from chanuka_ops import errors
+from chanuka_ops.config import DatabaseSettings, FeatureSettings
+from chanuka_ops.db import engines, parameters
+from chanuka_ops.db.breaker_file import BreakerFile
+from chanuka_ops.db.budget import Budget
+from chanuka_ops.db.classify import Phase
+from chanuka_ops.db.cluster import Cluster
+from chanuka_ops.db.node import Borrowed, Node, Request
+from chanuka_ops.db.parameters import Profile
+from chanuka_ops.db.repeat import Repeater
+from chanuka_ops.db.router import ConsistencyToken, Role
+from chanuka_ops.db.session import Isolation, Options, counted, moment, stop_if_interrupted, work
 
 log = logging.getLogger(__name__)
 
-Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
+T = TypeVar("T")
+
+DRAIN_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What one round trip told about a server. `server_version` is PostgreSQL's number, 180006 for 18.6."""
 
-    role: Literal["primary", "standby"]
+    role: Role
     server_version: int
     latency_ms: float
 
@@ -41,12 +54,28 @@ class Probe:
 
 
 class ConnectionManager:
-    """Connections to one database. Opened lazily; close it, or use it as a context manager."""
+    """Connections to one database, on one server or several. Opened lazily; close it, or use it as a context manager.
 
-    def __init__(self, name: str, settings: DatabaseSettings) -> None:
+    `state_dir` holds the breakers' file, which all processes of the host share; without it each counts for itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: DatabaseSettings,
+        *,
+        features: FeatureSettings | None = None,
+        state_dir: Path | None = None,
+    ) -> None:
+        features = features or FeatureSettings()
         self.name = name
         self.settings = settings
-        self._pooled: Engine | None = None
+        self._records = BreakerFile(state_dir / "breaker" if state_dir else None) if features.circuit_breaker else None
+        specs = parameters.nodes_of(settings)
+        nodes = [Node(spec, self._records, timed=features.performance_tracking) for spec in specs]
+        self._cluster = Cluster(nodes, settings.routing, read_replicas=features.read_replicas)
+        self._here = threading.local()
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"ConnectionManager({self.name!r})"
@@ -58,12 +87,17 @@ class ConnectionManager:
         self.close()
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Enter a READ ONLY transaction: a write in it fails loudly.
+    def read(
+        self, *, after: ConsistencyToken | None = None, isolation: Isolation | None = None
+    ) -> Iterator[Connection]:
+        """Enter a READ ONLY transaction on a server that may serve reads: a write in it fails loudly.
 
-        Errors: `DatabaseError` and below.
+        With a token, what is read holds everything that was committed when the token was made.
+
+        Errors: `ReplicaTooStale`; `DatabaseError` and below.
         """
-        with self.transaction(read_only=True) as connection:
+        options = Options(isolation=isolation, read_only=True)
+        with work(self._reader(after, frozenset()), options, self._cluster) as connection:
             yield connection
 
     @contextmanager
@@ -72,88 +106,233 @@ class ConnectionManager:
         *,
         isolation: Isolation | None = None,
         read_only: bool = False,
+        deferrable: bool = False,
         profile: Profile = Profile.QUERY,
         lock_timeout_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> Iterator[Connection]:
-        """Enter a transaction: committed at the end of the block, rolled back on any exception.
+        """Enter a transaction on the primary: committed at the end of the block, rolled back on any exception.
 
-        Errors: `DatabaseError` and below.
+        `deadline_s` bounds the whole block's time with the server, beside the profile's limit of each statement.
+
+        Errors: `NestedTransaction`; `OutcomeUnknown` where COMMIT got no answer; `DatabaseError` and below.
         """
-        options: dict[str, object] = {"postgresql_readonly": read_only}
-        if isolation is not None:
-            options["isolation_level"] = isolation
-        with (
-            self._checked_out(profile, lock_timeout_s, options) as connection,
-            connection.begin(),
-            _stopped(connection),
-        ):
-            yield connection
+        if getattr(self._here, "inside", False):
+            raise errors.NestedTransaction(
+                f"a transaction on {self.name!r} is open on this thread already: one within it would be another, not a"
+                " part of it. For a part that may fail by itself, use savepoint(); for another, another manager."
+            )
+        options = Options(isolation, read_only, deferrable, profile, lock_timeout_s, deadline_s)
+        borrowed = self._begin(options)
+        self._here.inside = True
+        try:
+            with work(borrowed, options, self._cluster) as connection:
+                yield connection
+        finally:
+            self._here.inside = False
+
+    @contextmanager
+    def savepoint(self, connection: Connection) -> Iterator[None]:
+        """Enter a part of a transaction that is undone by itself when the block raises. Errors: `DatabaseError`."""
+        with engines.translated(), connection.begin_nested():
+            yield
 
     @contextmanager
     def autocommit(
-        self, *, profile: Profile = Profile.MAINTENANCE, lock_timeout_s: float | None = None
+        self,
+        *,
+        profile: Profile = Profile.MAINTENANCE,
+        lock_timeout_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> Iterator[Connection]:
         """Enter a connection on which each statement is its own transaction, as VACUUM or CREATE DATABASE need it.
 
-        Errors: `DatabaseError` and below.
+        Errors: `PoolerUnfit` behind a transaction pooler; `DatabaseError` and below.
         """
-        options: dict[str, object] = {"isolation_level": "AUTOCOMMIT"}
-        with self._checked_out(profile, lock_timeout_s, options, own=True) as connection, _stopped(connection):
+        with self.session(profile=profile, lock_timeout_s=lock_timeout_s, deadline_s=deadline_s) as connection:
+            with engines.translated(Phase.AUTOCOMMIT):
+                connection.execution_options(isolation_level="AUTOCOMMIT")
             yield connection
 
+    @contextmanager
+    def session(
+        self,
+        *,
+        profile: Profile = Profile.QUERY,
+        lock_timeout_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> Iterator[Connection]:
+        """Enter a connection of its own, without a transaction: for what begins and ends its own.
+
+        Errors: `PoolerUnfit` behind a transaction pooler; `DatabaseError` and below.
+        """
+        if self.settings.pooler == "transaction":
+            raise errors.PoolerUnfit(
+                f'database {self.name!r} is reached through a transaction pooler (pooler = "transaction"), which gives'
+                " each transaction another server session: no advisory lock, no lock timeout outside a transaction and"
+                " no session setting holds there. Let the url name the server itself. Nothing was changed."
+            )
+        request = Request(profile, lock_timeout_s)
+        borrowed = self._to_writer(lambda node, ends: node.open(request, ends), must_write=False)
+        borrowed.raw.block_deadline = moment(deadline_s)
+        try:
+            with engines.translated(Phase.AUTOCOMMIT), counted(borrowed, self._cluster):
+                try:
+                    yield borrowed.connection
+                except BaseException as error:
+                    stop_if_interrupted(borrowed, error)
+                    raise
+        finally:
+            borrowed.node.give_back(borrowed)
+
+    def run_transaction(
+        self,
+        fn: Callable[[Connection], T],
+        *,
+        idempotent: bool = False,
+        read_only: bool = False,
+        after: ConsistencyToken | None = None,
+        isolation: Isolation | None = None,
+        lock_timeout_s: float | None = None,
+    ) -> T:
+        """Run `fn` in a transaction, and again where that is right; return what it returned.
+
+        Again, from the beginning: after a serialisation failure or a deadlock, after the primary was found anew, and,
+        if `idempotent` says that nothing else `fn` does minds it, after the connection broke before COMMIT. A COMMIT
+        that got no answer is never repeated blindly: what became of it is found out first. `read_only` reads where
+        reads go (see `read`), on another server at each try. All tries together take at most `IN_PROCESS_S` seconds.
+
+        Errors: `OutcomeUnknown`; the last try's `DatabaseError`; what `fn` raises.
+        """
+        options = Options(isolation=isolation, read_only=read_only, lock_timeout_s=lock_timeout_s)
+        return Repeater(
+            fn=fn,
+            acquire=lambda without: self._reader(after, without) if read_only else self._begin(options),
+            work=lambda borrowed: work(borrowed, options, self._cluster),
+            ask=self._ask,
+            idempotent=idempotent,
+            read_only=read_only,
+        ).run()
+
+    @contextmanager
+    def _ask(self) -> Iterator[Connection]:
+        """Ask the primary something, without trying for long: the caller tries again."""
+        options = Options(read_only=True)
+        borrowed = self._to_writer(Node.borrow, must_write=True, patient=False)
+        with work(borrowed, options, self._cluster) as connection:
+            yield connection
+
+    def token(self) -> ConsistencyToken:
+        """Return a token that stands for everything committed by now: carry it to whoever must read that.
+
+        Errors: `ConnectError`, `DatabaseError`.
+        """
+        borrowed = self._to_writer(Node.borrow, must_write=True)
+        try:
+            seen = borrowed.node.look(borrowed)
+        finally:
+            borrowed.node.give_back(borrowed)
+        return ConsistencyToken(seen.system_id, seen.timeline or 0, seen.lsn)
+
     def probe(self) -> Probe:
-        """Ask a server, on a connection of its own, what it is.
+        """Ask a server, on a connection of its own, what it is; also one that is being left alone.
 
         Errors: `ConnectError` telling down, starting, full, refused and missing apart.
         """
-        with self._checked_out(Profile.PROBE, None, {"isolation_level": "AUTOCOMMIT"}) as connection:
-            start = time.perf_counter()
-            row = connection.execute(
-                text("select pg_is_in_recovery(), current_setting('server_version_num')::int")
-            ).one()
-            latency_ms = round((time.perf_counter() - start) * 1000, 3)
+        request = Request(Profile.PROBE, forced=True)
+        borrowed = self._to_writer(lambda node, ends: node.open(request, ends), must_write=False, patient=False)
+        try:
+            with engines.translated():
+                start = time.perf_counter()
+                row = borrowed.connection.execute(
+                    text("select pg_is_in_recovery(), current_setting('server_version_num')::int")
+                ).one()
+                latency_ms = round((time.perf_counter() - start) * 1000, 3)
+        finally:
+            borrowed.node.give_back(borrowed)
         return Probe("standby" if row[0] else "primary", row[1], latency_ms)
 
-    def snapshot(self) -> dict[str, int]:
-        """Return the pool's numbers: connections open, in use, and the most there may be."""
-        limit = self.settings.pool.size + self.settings.pool.overflow
-        pool = self._pooled.pool if self._pooled is not None else None
-        if not isinstance(pool, QueuePool):
-            return {"open": 0, "in_use": 0, "limit": limit}
-        return {"open": pool.checkedin() + pool.checkedout(), "in_use": pool.checkedout(), "limit": limit}
+    def target(self) -> DatabaseSettings:
+        """Return the settings of the server that takes writes, for a program that connects by itself.
 
-    def close(self) -> None:
-        """Close every pooled connection."""
-        if self._pooled is not None:
-            self._pooled.dispose()
-            self._pooled = None
+        Errors: `ConnectError`, where there are several servers and none takes writes.
+        """
+        if self._cluster.single:
+            return self._cluster.nodes[0].settings
+        borrowed = self._to_writer(Node.borrow, must_write=True)
+        borrowed.node.give_back(borrowed)
+        return borrowed.node.settings
 
-    @contextmanager
-    def _checked_out(
-        self, profile: Profile, lock_timeout_s: float | None, options: dict[str, object], *, own: bool = False
-    ) -> Iterator[Connection]:
-        with engines.translated(), self._engine(profile, lock_timeout_s, own=own).connect() as connection:
-            connection = connection.execution_options(**options)  # noqa: PLW2901 - it is the same connection
-            yield connection
+    def budget(self) -> Budget:
+        """Ask how many connections the server has, against what all runs may open. Errors: `ConnectError`."""
+        borrowed = self._to_writer(Node.borrow, must_write=False, patient=False)
+        try:
+            return borrowed.node.budget(borrowed.raw)
+        finally:
+            borrowed.node.give_back(borrowed)
 
-    def _engine(self, profile: Profile, lock_timeout_s: float | None, *, own: bool) -> Engine:
-        if profile is not Profile.QUERY or lock_timeout_s is not None or own:
-            return engines.dedicated(self.settings, profile, lock_timeout_s=lock_timeout_s)
-        if self._pooled is None:
-            self._pooled = engines.pooled(self.settings)
-        return self._pooled
+    def look(self) -> None:
+        """Look at every server now, so that `snapshot` is fresh. A server that can't be reached is no error here."""
+        self._cluster.refresh(time.monotonic() + self.settings.pool.acquire_timeout_s, force=True)
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return the numbers: each node's pool, breaker, counts, times and lag; reads that fell back; failovers."""
+        for node in self._cluster.nodes:
+            node.slots.warn_of_leaks()
+        return {
+            "nodes": self._cluster.to_json(),
+            "reads_on_primary": self._cluster.fallbacks,
+            "failovers": self._cluster.failovers,
+            "breaker_shared": self._records.shared if self._records is not None else None,
+        }
 
-@contextmanager
-def _stopped(connection: Connection) -> Iterator[None]:
-    """Cancel what an interrupt left running, before anything else is asked of the connection.
+    def reset_breakers(self) -> list[dict[str, str]]:
+        """Close every breaker of this database; return which were not closed: [{node, class}]."""
+        return [
+            {"node": node.name, "class": name}
+            for node in self._cluster.nodes
+            if node.gate is not None
+            for name in node.gate.reset()
+        ]
 
-    SQLAlchemy's own statements were cancelled by their engine; this is for what runs beside it, as COPY does.
-    """
-    try:
-        yield
-    except BaseException as error:
-        interrupted = not isinstance(error, Exception) and not connection.invalidated
-        if interrupted and engines.cancel(connection.connection.driver_connection):
-            connection.invalidate()
-        raise
+    def close(self, *, drain_s: float = 0.0) -> None:
+        """Begin nothing new, wait for what is in use, cancel and close what is left then, and say who had it."""
+        self._closed = True
+        give_up = time.monotonic() + drain_s
+        slots = [one for node in self._cluster.nodes for one in (node.slots, node.dedicated_slots)]
+        while any(one.in_use for one in slots) and time.monotonic() < give_up:
+            time.sleep(DRAIN_POLL_S)
+        for holder in [holder for one in slots for holder in one.holders()]:
+            log.error(
+                "a connection was never given back by %s: closed now",
+                holder,
+                extra={"event": "db.leak", "file": holder.file, "line": holder.line},
+            )
+            engines.abandon(holder.connection)
+        for node in self._cluster.nodes:
+            node.close()
+        if self._records is not None:
+            self._records.close()
+
+    def _begin(self, options: Options) -> Borrowed:
+        own = options.profile is not Profile.QUERY or options.lock_timeout_s is not None
+        if own and self.settings.pooler != "transaction":
+            request = Request(options.profile, options.lock_timeout_s)
+            return self._to_writer(lambda node, ends: node.open(request, ends), must_write=not options.read_only)
+        return self._to_writer(Node.borrow, must_write=not options.read_only)
+
+    def _to_writer(
+        self, take: Callable[[Node, float], Borrowed], *, must_write: bool, patient: bool = True
+    ) -> Borrowed:
+        self._refuse_if_closed()
+        ends = time.monotonic() + self.settings.pool.acquire_timeout_s
+        return self._cluster.on_writer(take, ends, must_write=must_write, patient=patient)
+
+    def _reader(self, after: ConsistencyToken | None, without: frozenset[str]) -> Borrowed:
+        self._refuse_if_closed()
+        ends = time.monotonic() + self.settings.pool.acquire_timeout_s
+        return self._cluster.on_reader(Node.borrow, ends, after=after, without=without)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise errors.ManagerClosed(f"the connection manager of {self.name!r} is closed")

@@ -18,8 +18,8 @@ from sqlalchemy.engine import Connection
 from chanuka_ops import errors
 from chanuka_ops.config import MonitoringSettings
 from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.health import registry
 from chanuka_ops.health.model import (
     CURES,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import ExitStack
 from typing import Any, Self
 
 from sqlalchemy import text
-from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.engine import Connection, Row
 
 from chanuka_ops import errors
-from chanuka_ops.db import engines
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.sql import catalog
 
 log = logging.getLogger(__name__)
@@ -23,15 +25,15 @@ SHOWN = 3
 
 
 class BlockerWatch:
-    """Looks at one session's blockers, from a thread, on a connection of its own that the engine gives.
+    """Looks at one session's blockers, from a thread, on a connection of its own.
 
     It looks only while that session waits for a lock, so an undisturbed migration costs the server next to nothing.
     """
 
-    def __init__(self, engine: Engine, *, lock_timeout_s: float) -> None:
+    def __init__(self, manager: ConnectionManager, *, lock_timeout_s: float) -> None:
         self._poll_s = min(LONGEST_POLL_S, max(POLL_S / 2, lock_timeout_s / LOOKS_PER_TIMEOUT))
         self._sql = text(catalog.load("chanuka_ops.migrator").sql("blockers"))
-        self._engine = engine
+        self._manager = manager
         self._pid: int | None = None
         self._seen = ""
         self._stop = threading.Event()
@@ -39,8 +41,9 @@ class BlockerWatch:
 
     def __enter__(self) -> Self:
         # Opened here, not in the thread: the operation's context, and so its name on the server, is this thread's.
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        self._thread = threading.Thread(target=self._look, args=(connection,), daemon=True)
+        opened = ExitStack()
+        connection = opened.enter_context(self._manager.autocommit(profile=Profile.QUERY))
+        self._thread = threading.Thread(target=self._look, args=(connection, opened), daemon=True)
         self._thread.start()
         return self
 
@@ -57,9 +60,9 @@ class BlockerWatch:
         """Return who blocked the session, as last seen."""
         return self._seen or "a session that was gone before it could be seen"
 
-    def _look(self, connection: Connection) -> None:
+    def _look(self, connection: Connection, opened: ExitStack) -> None:
         try:
-            with engines.translated(), connection:
+            with opened:
                 while not self._stop.wait(self._poll_s):
                     if self._pid is None:
                         continue

@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterable, Sequence
 
 from chanuka_ops import errors
+from chanuka_ops.db.retry import Backoff
 from chanuka_ops.migrator.model import Direction, Plan, Problem, Revision, Script
 
 BASE = "base"
 HEAD = "head"
 # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-BACKOFF_FIRST_S = 0.2
-BACKOFF_MOST_S = 5.0
+BACKOFF = Backoff(first_s=0.4, most_s=5.0)
 _RETRIED = {
     "55P03",
     "40P01",
@@ -138,5 +138,4 @@ def retry_after(
     """
     if sqlstate not in _RETRIED:
         return None
-    wait_s = roll * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
-    return wait_s if elapsed_s + wait_s < deadline_s else None
+    return BACKOFF.within(attempt, roll, deadline_s - elapsed_s)

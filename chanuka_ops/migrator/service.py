@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from chanuka_ops import context, errors
 from chanuka_ops.config import MigrationSettings
-from chanuka_ops.db import engines
+from chanuka_ops.db import credentials
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator import rules
@@ -98,8 +98,8 @@ class Migrator:
             raise errors.ToolFailed(f"the migration process was {how}: {last[0]}", status=finished.status)
 
     def _request(self, action: str, to: str | None) -> dict[str, Any]:
-        database, scope = self._manager.settings, context.current()
-        url = database.sqlalchemy_url.set(password=engines.password_of(database))
+        database, scope = self._manager.target(), context.current()
+        url = database.sqlalchemy_url.set(password=credentials.password_of(database))
         return {
             "action": action,
             "to": to,
@@ -107,11 +107,13 @@ class Migrator:
             "database": {
                 "url": url.render_as_string(hide_password=False),
                 "timeouts": database.timeouts.model_dump(),
+                "pooler": database.pooler,
             },
             "settings": self._settings.model_dump(mode="json"),
             "context": {
                 "run_id": scope.run_id,
                 "actor": scope.actor,
+                "job": scope.job,
                 "operation": scope.operation,
                 "database": scope.database,
             },

@@ -11,12 +11,13 @@ from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, MigrationStep
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from chanuka_ops import errors
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
 from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.migrator import rules
 from chanuka_ops.migrator.blockers import BlockerWatch
 from chanuka_ops.migrator.model import Applied, Direction, Plan, Script
@@ -34,8 +35,7 @@ class Steps:
         self._settings = settings
         self._files = files
         self._emit = emit
-        self._engine: Engine = engines.dedicated(database, Profile.MAINTENANCE, lock_timeout_s=settings.lock_timeout_s)
-        self._reader: Engine = engines.dedicated(database, Profile.QUERY)
+        self._manager = ConnectionManager("migration", database)
 
     def current(self) -> tuple[str, ...]:
         """Return the revisions in the version table; nothing is written, the table isn't even made."""
@@ -46,7 +46,7 @@ class Steps:
             found = tuple(revisions)
             return []
 
-        with engines.translated(), self._reader.connect() as connection:
+        with self._manager.session(profile=Profile.QUERY) as connection:
             self._run_env(connection.execution_options(postgresql_readonly=True), look, dont_mutate=True)
         return found
 
@@ -66,7 +66,7 @@ class Steps:
         before = self.current()
         steps = rules.steps(self._files.scripts, before, direction, to)
         self._emit({"event": "planned", "from": _joined(before), "steps": [step.revision for step in steps]})
-        with BlockerWatch(self._reader, lock_timeout_s=self._settings.lock_timeout_s) as watch:
+        with BlockerWatch(self._manager, lock_timeout_s=self._settings.lock_timeout_s) as watch:
             for step in steps:
                 applied = self._step(step, direction, watch)
                 self._emit({"event": "applied", **applied.to_json()})
@@ -107,8 +107,10 @@ class Steps:
         make = MigrationStep.upgrade_from_script if direction == "up" else MigrationStep.downgrade_from_script
         step = make(self._files.directory.revision_map, found)
         # A connection of its own for each attempt: no setting that a broken-off one left is in force in the next.
-        with engines.translated(), self._engine.connect() as connection:
-            pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]  # it's open
+        with self._manager.session(
+            profile=Profile.MAINTENANCE, lock_timeout_s=self._settings.lock_timeout_s
+        ) as connection:
+            pid = engines.backend_pid(connection)
             watch.watch(pid)
             self._emit({"event": "attempt", "revision": script.revision, "attempt": attempt, "pid": pid})
             self._run_env(connection, lambda *_: [step])

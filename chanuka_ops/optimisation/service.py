@@ -8,15 +8,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import psycopg
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from chanuka_ops import context, errors
 from chanuka_ops.config import OptimisationSettings
 from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.logs import timed
 from chanuka_ops.optimisation import rules
 from chanuka_ops.optimisation.model import (
@@ -218,31 +217,13 @@ class Optimiser:
         return None if row is None else dict(row)
 
     def _sql(self, connection: Connection, name: str) -> str:
-        return self._catalog.sql(name, _raw(connection).info.server_version // 10000)
-
-
-def _raw(connection: Connection) -> psycopg.Connection[Any]:
-    raw = connection.connection.driver_connection
-    if not isinstance(raw, psycopg.Connection):
-        raise TypeError(f"expected a psycopg connection, got {type(raw).__name__}")
-    return raw
+        return self._catalog.sql(name, engines.server_major(connection))
 
 
 def _execute(connection: Connection, statement: str) -> _Done:
     """Run a statement exactly as it stands: a `:` or `%` in a table's name is no placeholder."""
-    raw = _raw(connection)
-    warnings: list[str] = []
-
-    def keep(diagnostic: psycopg.errors.Diagnostic) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
-            warnings.append(str(diagnostic.message_primary))
-
-    raw.add_notice_handler(keep)
-    try:
-        with timed(log, "optimise.statement", statement) as watch:
-            raw.execute(statement.encode(raw.info.encoding))
-    finally:
-        raw.remove_notice_handler(keep)
+    with timed(log, "optimise.statement", statement) as watch:
+        warnings = engines.execute_verbatim(connection, statement)
     return _Done(watch.seconds, "; ".join(warnings) or None)
 
 

@@ -56,7 +56,7 @@ class DatabaseOrchestrator:
         with (
             context.scope(database=name),
             database_settings(settings, name) as database,
-            ConnectionManager(name, database) as manager,
+            ConnectionManager(name, database, features=settings.features, state_dir=settings.state_dir) as manager,
         ):
             yield cls(settings, manager)
 

@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 from pydantic import SecretStr
 from sqlalchemy.engine import URL
 
 from chanuka_ops import errors
 from chanuka_ops.config import DRIVER, DatabaseSettings
+from chanuka_ops.db import connecting
 from chanuka_ops.postgres import home as homes
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.lease import STOP_TIMEOUT_S, Lease, exclusive, leased, running_pid, unused
@@ -80,9 +80,7 @@ class Server:
 
     def settings(self, dbname: str) -> DatabaseSettings:
         """Return how to connect to one of its databases, as its superuser."""
-        query = {"host": str(self.socket_dir), "port": str(PORT)}
-        url = URL.create(DRIVER, username=self.superuser, database=dbname, query=query)
-        return DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False)))
+        return _database(self.socket_dir, self.superuser, dbname)
 
 
 def embedded_major(state_dir: Path) -> int | None:
@@ -261,5 +259,10 @@ def _sweep(scratches: Path) -> None:
 
 
 def _accepts(socket_dir: Path, superuser: str) -> bool:
-    info = f"host={socket_dir} port={PORT} user={superuser} dbname=postgres connect_timeout=2"
-    return psycopg.pq.PGconn.ping(info.encode()) == psycopg.pq.Ping.OK
+    return connecting.reachable(_database(socket_dir, superuser, "postgres"))
+
+
+def _database(socket_dir: Path, superuser: str, dbname: str) -> DatabaseSettings:
+    query = {"host": str(socket_dir), "port": str(PORT)}
+    url = URL.create(DRIVER, username=superuser, database=dbname, query=query)
+    return DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False)))

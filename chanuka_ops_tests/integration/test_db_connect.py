@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from chanuka_ops import errors
 from chanuka_ops.config import DRIVER, DatabaseSettings, SecretSource, TimeoutSettings
-from chanuka_ops.db import engines
+from chanuka_ops.db import parameters
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres import process
 from chanuka_ops.postgres.binaries import Binaries
@@ -177,7 +177,7 @@ def test_a_program_gets_the_password_and_shows_it_nowhere(guarded: Server, secre
         guarded.bin_dir / "psql",
         "-XAtq",
         "--no-password",
-        f"--dbname={engines.conninfo(database)}",
+        f"--dbname={parameters.conninfo(database)}",
     ]
     try:
         with process.password_file(secret) as (env, fds):
@@ -216,6 +216,6 @@ def test_a_password_with_a_line_break_is_refused_in_words() -> None:
 
 def test_the_connection_string_for_programs_has_no_password(guarded: Server) -> None:
     database = as_role(guarded.settings("postgres"), "guarded", SECRET)
-    info = engines.conninfo(database)
+    info = parameters.conninfo(database)
     assert "s3cr" not in info
     assert f"port={PORT}" in info

@@ -16,10 +16,10 @@ from sqlalchemy import text
 
 from chanuka_ops import context, errors
 from chanuka_ops.config import DatabaseSettings, PoolSettings, TimeoutSettings
-from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
+from chanuka_ops.db import parameters
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops_tests.plugins.backup import as_role, execute, scalars
 from chanuka_ops_tests.plugins.processes import url_of
@@ -113,11 +113,16 @@ def test_a_connection_that_was_cut_without_a_word(manager: ConnectionManager) ->
 def test_every_connection_in_use(database: DatabaseSettings) -> None:
     small = database.model_copy(update={"pool": PoolSettings(size=1, overflow=0, acquire_timeout_s=0.1)})
     with ConnectionManager("main", small) as manager, manager.read():
-        assert manager.snapshot() == {"open": 1, "in_use": 1, "limit": 1}
-        with pytest.raises(errors.PoolExhausted), manager.read():
+        assert pool_of(manager) == (1, 1, 1)
+        with pytest.raises(errors.PoolExhausted, match=r"Held by .*test_db_manager\.py:\d+ for"), manager.read():
             pass
         assert manager.probe().role == "primary", "a probe has a connection of its own"
-    assert manager.snapshot() == {"open": 0, "in_use": 0, "limit": 1}
+    assert pool_of(manager) == (0, 0, 1)
+
+
+def pool_of(manager: ConnectionManager) -> tuple[int, int, int]:
+    pool = manager.snapshot()["nodes"][0]["pool"]
+    return pool["open"], pool["in_use"], pool["limit"]
 
 
 def test_the_server_shows_who_works(manager: ConnectionManager) -> None:
@@ -283,10 +288,10 @@ def test_a_lost_operation_lock_is_an_error(manager: ConnectionManager, database:
 
 def test_the_sessions_options() -> None:
     database = DatabaseSettings.model_validate({"url": "postgresql://u@h/d?options=-c%20role%3Dx"})
-    assert engines.stated_options(database) == "-c role=x"
-    words = engines.session_options(database, Profile.MAINTENANCE, lock_timeout_s=1.5)
+    assert parameters.stated_options(database) == "-c role=x"
+    words = parameters.session_options(database, Profile.MAINTENANCE, lock_timeout_s=1.5)
     assert "lock_timeout=1500" in words
     assert "statement_timeout=0" in words
     assert "idle_session_timeout=0" in words
-    assert "idle_session_timeout" not in engines.session_options(database, Profile.QUERY)
-    assert "options" not in engines.conninfo(database)
+    assert "idle_session_timeout" not in parameters.session_options(database, Profile.QUERY)
+    assert "options" not in parameters.conninfo(database)

@@ -16,13 +16,13 @@ from psycopg.rows import TupleRow
 from sqlalchemy import text
 
 from chanuka_ops.config import MonitoringSettings
-from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.health import service
 from chanuka_ops.health.model import Finding, HealthReport
 from chanuka_ops.postgres.server import Server
 from chanuka_ops_tests.integration.health_cases import CASES, Planted
+from chanuka_ops_tests.plugins.postgres import connect
 
 pytestmark = pytest.mark.postgres
 TWINS = [case for case in CASES if case.twin]
@@ -46,7 +46,7 @@ def report(server: Server) -> Iterator[HealthReport]:
 
 
 def _plant(manager: ConnectionManager, schema: str, statements: tuple[str, ...], case: Planted | None) -> None:
-    with engines.connect(manager.settings, Profile.MAINTENANCE) as session:
+    with connect(manager.settings, Profile.MAINTENANCE) as session:
         session.autocommit = True
         for statement in (f"create schema {schema}", f"set search_path = {schema}", *statements):
             if case is not None and statement in case.fails:

@@ -14,14 +14,14 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from chanuka_ops.config import DatabaseSettings, MonitoringSettings, Threshold
-from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.errors import ConfigurationError
 from chanuka_ops.health import registry, service
 from chanuka_ops.health.model import CheckResult, Finding, HealthReport, Scope, Status
 from chanuka_ops.postgres.server import Server
 from chanuka_ops.sql import catalog
+from chanuka_ops_tests.plugins.postgres import connect
 
 pytestmark = pytest.mark.postgres
 DEFAULTS = MonitoringSettings()
@@ -134,7 +134,7 @@ def test_a_locked_table_blinds_its_own_check_only(manager: ConnectionManager) ->
         "insert into m values ('2026-01-01')",
         "create table keyless(v int)",
     )
-    with engines.connect(manager.settings, Profile.MAINTENANCE) as holder:
+    with connect(manager.settings, Profile.MAINTENANCE) as holder:
         holder.execute("lock table m_default, keyless in access exclusive mode")
         report = service.check(manager, DEFAULTS)
     statuses = _statuses(report)
@@ -209,8 +209,8 @@ def test_a_connection_that_breaks_in_mid_run_leaves_a_report(manager: Connection
         "create table m_default partition of m default",
     )
     with (
-        engines.connect(manager.settings, Profile.MAINTENANCE) as holder,
-        engines.connect(manager.settings, Profile.MAINTENANCE) as watcher,
+        connect(manager.settings, Profile.MAINTENANCE) as holder,
+        connect(manager.settings, Profile.MAINTENANCE) as watcher,
         ThreadPoolExecutor(1) as pool,
     ):
         holder.execute("lock table m_default in access exclusive mode")

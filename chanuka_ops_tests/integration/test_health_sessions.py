@@ -12,11 +12,11 @@ import pytest
 from psycopg.rows import TupleRow
 
 from chanuka_ops.config import MonitoringSettings, Threshold
-from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.health import service
 from chanuka_ops.health.model import Finding
+from chanuka_ops_tests.plugins.postgres import connect
 
 pytestmark = pytest.mark.postgres
 Session = psycopg.Connection[TupleRow]
@@ -32,7 +32,7 @@ class Sessions:
         self._threads: list[threading.Thread] = []
 
     def hold(self, *statements: str, application: str = "a test") -> Session:
-        session = engines.connect(self._manager.settings, Profile.MAINTENANCE, lock_timeout_s=0)
+        session = connect(self._manager.settings, Profile.MAINTENANCE, lock_timeout_s=0)
         session.autocommit = True
         self._held.append(session)
         session.execute("select set_config('application_name', %s, false)", [application])
@@ -91,7 +91,7 @@ def _pid(session: Session) -> int:
 def _waits(manager: ConnectionManager, session: Session) -> None:
     """Return once the session waits for a lock."""
     deadline = time.monotonic() + APPEARS_WITHIN_S
-    with engines.connect(manager.settings, Profile.QUERY) as watcher:
+    with connect(manager.settings, Profile.QUERY) as watcher:
         watcher.autocommit = True
         query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
         while watcher.execute(query, [_pid(session)]).fetchone() != (True,):
@@ -237,7 +237,7 @@ def test_a_role_at_its_own_limit_is_saturated(
     url = manager.settings.sqlalchemy_url.set(username=role).render_as_string(hide_password=False)
     few = manager.settings.model_copy(update={"url": type(manager.settings.url)(url)})
     try:
-        with engines.connect(few, Profile.QUERY), engines.connect(few, Profile.QUERY):
+        with connect(few, Profile.QUERY), connect(few, Profile.QUERY):
             (found,) = look("connections.saturation")
             assert (found.object, found.status, found.value) == (f"role {role}", "critical", 100.0)
     finally:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
-from chanuka_ops.db import engines
+from chanuka_ops.db import parameters
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator import scripts
 from chanuka_ops.migrator.service import Migrator
@@ -29,7 +29,7 @@ HEAD = "0012_word_count_proved"
 def schema_of(database: DatabaseSettings, pg: Binaries) -> list[str]:
     """What pg_dump says of the schema, without comments and the key that is new in each dump."""
     out: list[str] = []
-    dump = [str(pg.path("pg_dump")), "--schema-only", "--no-owner", engines.conninfo(database)]
+    dump = [str(pg.path("pg_dump")), "--schema-only", "--no-owner", parameters.conninfo(database)]
     process.run(dump, deadline_s=60, on_line=out.append)
     return [line for line in out if line.strip() and not line.startswith(("--", "\\restrict", "\\unrestrict"))]
 
@@ -115,7 +115,7 @@ def test_offline_sql_makes_the_same_schema(database: DatabaseSettings, pg: Binar
 
     script = tmp_path / "up.sql"
     script.write_text(subprocess.run([*alembic, "--sql"], check=True, **kept).stdout, encoding="utf-8")
-    psql = [str(pg.path("psql")), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(script), engines.conninfo(database)]
+    psql = [str(pg.path("psql")), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(script), parameters.conninfo(database)]
     process.run(psql, deadline_s=60)
     offline = schema_of(database, pg)
     steps = in_this_process(database)

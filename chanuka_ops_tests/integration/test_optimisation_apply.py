@@ -18,14 +18,14 @@ from sqlalchemy import text
 from chanuka_ops import context, errors
 from chanuka_ops.config import DatabaseSettings, OptimisationSettings
 from chanuka_ops.context import Progress
-from chanuka_ops.db import engines
-from chanuka_ops.db.engines import Profile
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.optimisation.model import Applied, Plan
 from chanuka_ops.optimisation.service import Optimiser
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import started
 from chanuka_ops.postgres.server import Server, embedded
+from chanuka_ops_tests.plugins.postgres import connect
 
 pytestmark = pytest.mark.postgres
 
@@ -76,7 +76,7 @@ def session(manager: ConnectionManager, application: str = "somebody") -> Iterat
     """Open another session, in a transaction once it does something."""
     with (
         context.scope(operation="test"),
-        engines.connect(manager.settings, Profile.MAINTENANCE) as connection,
+        connect(manager.settings, Profile.MAINTENANCE) as connection,
     ):
         connection.execute(pgsql.SQL("set application_name = {}").format(application))
         connection.commit()

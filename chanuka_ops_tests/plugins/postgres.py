@@ -12,12 +12,17 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
+from chanuka_ops import context
 from chanuka_ops.config import DatabaseSettings
+from chanuka_ops.db import credentials, parameters
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
 from chanuka_ops.postgres import binaries
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.server import Server, scratch
@@ -57,6 +62,18 @@ def server(pg: Binaries, session_dir: Path) -> Iterator[Server]:
     """The session's server, its superuser `postgres`."""
     with scratch(session_dir, pg, superuser="postgres", settings=SERVER_SETTINGS) as running:
         yield running
+
+
+def connect(
+    database: DatabaseSettings, profile: Profile = Profile.QUERY, *, lock_timeout_s: float | None = None
+) -> psycopg.Connection[Any]:
+    """A plain connection of the driver: for what a test does beside the manager."""
+    return psycopg.connect(
+        parameters.conninfo(database),
+        password=credentials.password_of(database),
+        options=parameters.session_options(database, profile, lock_timeout_s=lock_timeout_s),
+        application_name=context.current().application_name(),
+    )
 
 
 @pytest.fixture

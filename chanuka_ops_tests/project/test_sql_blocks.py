@@ -15,7 +15,7 @@ from chanuka_ops.sql.catalog import load
 
 PREPARABLE = re.compile(r"^\s*(?:--[^\n]*\n\s*)*(select|with|insert|update|delete|values|merge)\b", re.IGNORECASE)
 BIND = re.compile(r"(?<![:\\]):(?P<name>[a-z_]\w*)")
-ROOMS = ("backup", "dataset", "health", "migrator", "optimisation")
+ROOMS = ("backup", "dataset", "db", "health", "migrator", "optimisation")
 
 
 def as_prepared(sql: str) -> str:

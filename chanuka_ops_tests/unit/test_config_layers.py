@@ -120,7 +120,7 @@ def test_a_bare_number_is_a_checks_first_limit(load: Load) -> None:
             r"backup\.compresion_level: .*did you mean compression_",
         ),
         ("[feature]\nhealth_monitoring = true", r": feature: unknown key \(did you mean features\?\)"),
-        ("[features]\nx = 1", r"features\.x: unknown key \(known here: health_monitoring\)"),
+        ("[features]\nx = 1", r"features\.x: unknown key \(known here: circuit_breaker, health_monitoring, perf"),
         (MAIN + "pool.siz = 1", r"databases\.main\.pool\.siz: unknown key \(did you mean size\?\)"),
         (MAIN + 'pasword = {env = "X"}', r"databases\.main\.pasword: unknown key \(did you mean password\?\)"),
         (MAIN + 'password = {fil = "X"}', r"databases\.main\.password\.fil: unknown key \(did you mean file\?\)"),

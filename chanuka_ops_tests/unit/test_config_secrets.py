@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import config
-from chanuka_ops.db import engines
+from chanuka_ops.db import credentials
 from chanuka_ops.errors import ConfigurationError
 from chanuka_ops.logs import redact
 
@@ -36,7 +36,7 @@ def test_a_password_shows_in_no_form_of_the_settings(tmp_path: Path) -> None:
         json.dumps(settings.model_dump(mode="json")), str(database.sqlalchemy_url), repr(database.with_dbname("other")),
     )  # fmt: skip
     assert all(hidden(form) for form in forms)
-    assert engines.password_of(database) == SECRET  # and yet it's there
+    assert credentials.password_of(database) == SECRET  # and yet it's there
     assert "ops:***@db.internal" in settings.model_dump_json()
 
 
@@ -77,12 +77,12 @@ def test_a_password_comes_from_a_variable(tmp_path: Path, monkeypatch: pytest.Mo
     toml = '[databases.main]\nurl = "postgresql://ops@a/b"\npassword = {env = "OPS_PASSWORD"}\n'
     database = loaded(tmp_path, toml=toml).database("main")
     monkeypatch.setenv("OPS_PASSWORD", SECRET)
-    assert engines.password_of(database) == SECRET
+    assert credentials.password_of(database) == SECRET
     monkeypatch.setenv("OPS_PASSWORD", "rotated")
-    assert engines.password_of(database) == "rotated"
+    assert credentials.password_of(database) == "rotated"
     monkeypatch.delenv("OPS_PASSWORD")
     with pytest.raises(ConfigurationError, match="OPS_PASSWORD"):
-        engines.password_of(database)
+        credentials.password_of(database)
 
 
 def test_a_password_comes_from_a_file_without_its_line_end(tmp_path: Path) -> None:
@@ -90,17 +90,17 @@ def test_a_password_comes_from_a_file_without_its_line_end(tmp_path: Path) -> No
     secret.write_text(f"{SECRET}\n", encoding="utf-8")
     toml = f'[databases.main]\nurl = "postgresql://ops@a/b"\npassword = {{file = "{secret}"}}\n'
     database = loaded(tmp_path, toml=toml).database("main")
-    assert engines.password_of(database) == SECRET
+    assert credentials.password_of(database) == SECRET
     secret.unlink()
     with pytest.raises(ConfigurationError, match="secret"):
-        engines.password_of(database)
+        credentials.password_of(database)
 
 
 def test_a_password_comes_from_a_command(tmp_path: Path) -> None:
     def password(program: str) -> str | None:
         command = json.dumps([sys.executable, "-c", program])
         toml = f'[databases.main]\nurl = "postgresql://ops@a/b"\npassword = {{command = {command}}}\n'
-        return engines.password_of(loaded(tmp_path, toml=toml).database("main"))
+        return credentials.password_of(loaded(tmp_path, toml=toml).database("main"))
 
     assert password("print('from the vault')") == "from the vault"
     with pytest.raises(ConfigurationError, match="exited with 3") as caught:

@@ -1,60 +1,61 @@
-"""What a driver's failure means, as tables."""
+"""What a failure means, as tables over phase and SQLSTATE."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chanuka_ops import errors
 from chanuka_ops.db import classify
-from chanuka_ops.db.classify import Reachability
+from chanuka_ops.db.classify import FailureClass, Phase, Retry, Stage
+
+SQLSTATES = st.one_of(st.none(), st.text("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=5, max_size=5))
 
 
 @pytest.mark.parametrize(
-    ("message", "kind"),
+    ("sqlstate", "kind", "counts"),
     [
-        ('FATAL:  password authentication failed for user "ops"', errors.AuthenticationFailed),
-        ("fe_sendauth: no password supplied", errors.AuthenticationFailed),
-        ('FATAL:  no pg_hba.conf entry for host "::1", user "x"', errors.AuthenticationFailed),
-        ('FATAL:  pg_hba.conf rejects connection for host "[local]"', errors.AuthenticationFailed),
-        ('FATAL:  Peer authentication failed for user "x"', errors.AuthenticationFailed),
-        ('FATAL:  role "nobody" does not exist', errors.AuthenticationFailed),
-        ('FATAL:  database "shop" does not exist', errors.DatabaseMissing),
-        ("FATAL:  sorry, too many clients already", errors.TargetSaturated),
-        ('FATAL:  too many connections for role "ops"', errors.TargetSaturated),
-        (
-            "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute",
-            errors.TargetSaturated,
-        ),
-        (
-            "FATAL:  remaining connection slots are reserved for non-replication superuser connections",
-            errors.TargetSaturated,
-        ),
-        ('FATAL:  database "other" does not exist', errors.ConnectError),
-        ("something new", errors.ConnectError),
-        ("", errors.ConnectError),
+        ("28P01", errors.AuthenticationFailed, FailureClass.AUTHENTICATION),
+        ("28000", errors.AuthenticationFailed, FailureClass.AUTHENTICATION),
+        ("28999", errors.AuthenticationFailed, FailureClass.AUTHENTICATION),
+        ("3D000", errors.DatabaseMissing, None),
+        ("53300", errors.TargetSaturated, FailureClass.SATURATION),
+        ("53200", errors.TargetSaturated, FailureClass.SATURATION),
+        ("57P03", errors.TargetStarting, FailureClass.AVAILABILITY),
+        ("57P01", errors.TargetUnavailable, FailureClass.AVAILABILITY),
+        ("42501", errors.ConnectError, None),
+        ("XX000", errors.ConnectError, None),
     ],
 )
-def test_why_a_server_that_answers_said_no(message: str, kind: type[errors.ConnectError]) -> None:
-    assert classify.of_connect(Reachability.ANSWERS, message, "shop") is kind
+def test_what_the_servers_refusal_of_a_connection_means(
+    sqlstate: str, kind: type[errors.ConnectError], counts: FailureClass | None
+) -> None:
+    meaning = classify.of_connect(sqlstate)
+    assert (meaning.kind, meaning.counts) == (kind, counts)
 
 
-@pytest.mark.parametrize("message", ["password authentication failed", "too many clients", ""])
-def test_whether_it_answers_comes_before_its_words(message: str) -> None:
-    assert classify.of_connect(Reachability.SILENT, message, "shop") is errors.TargetUnavailable
-    assert classify.of_connect(Reachability.REJECTS, message, "shop") is errors.TargetStarting
+def test_a_full_server_is_not_a_dead_one() -> None:
+    assert classify.of_connect("53300").counts is not classify.of_stage(Stage.REFUSED).counts
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_each_stage_has_a_meaning(stage: Stage) -> None:
+    meaning = classify.of_stage(stage)
+    assert issubclass(meaning.kind, errors.ConnectError)
+    assert (meaning.counts is FailureClass.AVAILABILITY) is (stage not in {Stage.TLS, Stage.PASSWORD})
+    assert (meaning.retry is Retry.CONNECT) is (meaning.counts is FailureClass.AVAILABILITY)
 
 
 @pytest.mark.parametrize(
-    ("sqlstate", "closed", "kind"),
+    ("sqlstate", "lost", "kind"),
     [
         ("42501", False, errors.PermissionDenied),
         ("55P03", False, errors.LockTimeout),
         ("57014", False, errors.StatementTimeout),
-        ("53300", False, errors.TargetSaturated),
-        ("57P03", False, errors.TargetStarting),
-        ("3D000", False, errors.DatabaseMissing),
-        ("28P01", False, errors.AuthenticationFailed),
-        ("28000", False, errors.AuthenticationFailed),
+        ("25006", False, errors.ReadOnlyServer),
+        ("25P03", False, errors.ConnectionLost),
+        ("57P05", False, errors.ConnectionLost),
         ("57P01", True, errors.ConnectionLost),
         ("57P02", True, errors.ConnectionLost),
         ("08006", False, errors.ConnectionLost),
@@ -62,27 +63,56 @@ def test_whether_it_answers_comes_before_its_words(message: str) -> None:
         (None, False, errors.DatabaseError),
         ("42P01", False, errors.DatabaseError),
         ("40001", False, errors.DatabaseError),
+        ("53100", False, errors.DatabaseError),
     ],
 )
-def test_what_a_failure_within_a_session_means(
+def test_what_a_failure_within_a_session_is(
     sqlstate: str | None,
-    closed: bool,  # noqa: FBT001 - a column of the table
+    lost: bool,  # noqa: FBT001 - a column of the table
     kind: type[errors.DatabaseError],
 ) -> None:
-    assert classify.of_sqlstate(sqlstate, connection_closed=closed) is kind
+    assert classify.of_session(sqlstate, lost=lost, phase=Phase.IN_TRANSACTION).kind is kind
 
 
 @pytest.mark.parametrize(
-    ("sqlstate", "may"),
+    ("sqlstate", "lost", "in_transaction", "at_commit", "autocommit"),
     [
-        ("55P03", True),
-        ("40P01", True),
-        ("40001", True),
-        ("57014", False),
-        ("23505", False),
-        ("08006", False),
-        (None, False),
+        ("40001", False, Retry.TRANSACTION, Retry.TRANSACTION, Retry.NEVER),
+        ("40P01", False, Retry.TRANSACTION, Retry.TRANSACTION, Retry.NEVER),
+        ("40001", True, Retry.TRANSACTION, Retry.TRANSACTION, Retry.NEVER),
+        ("25006", False, Retry.REDISCOVER, Retry.REDISCOVER, Retry.REDISCOVER),
+        ("57P01", True, Retry.IF_IDEMPOTENT, Retry.RESOLVE, Retry.NEVER),
+        (None, True, Retry.IF_IDEMPOTENT, Retry.RESOLVE, Retry.NEVER),
+        ("08007", False, Retry.IF_IDEMPOTENT, Retry.RESOLVE, Retry.NEVER),
+        ("40003", False, Retry.IF_IDEMPOTENT, Retry.RESOLVE, Retry.NEVER),
+        ("55P03", False, Retry.NEVER, Retry.NEVER, Retry.NEVER),
+        ("57014", False, Retry.NEVER, Retry.NEVER, Retry.NEVER),
+        ("53100", False, Retry.NEVER, Retry.NEVER, Retry.NEVER),
+        ("23505", False, Retry.NEVER, Retry.NEVER, Retry.NEVER),
     ],
 )
-def test_which_transactions_may_run_again(sqlstate: str | None, may: bool) -> None:  # noqa: FBT001 - a column of the table
-    assert classify.may_retry_transaction(sqlstate) is may
+def test_the_phase_decides_what_may_be_repeated(
+    sqlstate: str | None,
+    lost: bool,  # noqa: FBT001 - a column of the table
+    in_transaction: Retry,
+    at_commit: Retry,
+    autocommit: Retry,
+) -> None:
+    found = {
+        phase: classify.of_session(sqlstate, lost=lost, phase=phase).retry
+        for phase in (Phase.IN_TRANSACTION, Phase.COMMIT, Phase.AUTOCOMMIT)
+    }
+    assert list(found.values()) == [in_transaction, at_commit, autocommit]
+
+
+@given(sqlstate=SQLSTATES, lost=st.booleans(), phase=st.sampled_from(Phase))
+def test_nothing_in_doubt_is_repeated_blindly(sqlstate: str | None, lost: bool, phase: Phase) -> None:  # noqa: FBT001
+    meaning = classify.of_session(sqlstate, lost=lost, phase=phase)
+    if lost and phase is Phase.COMMIT and sqlstate not in {"40001", "40P01", "25006"}:
+        assert meaning.retry is Retry.RESOLVE
+    if lost and phase is Phase.AUTOCOMMIT:
+        assert meaning.retry in {Retry.NEVER, Retry.REDISCOVER}
+    if issubclass(meaning.kind, errors.ConnectionLost):
+        assert meaning.retry is not Retry.TRANSACTION
+    if meaning.counts is not None:
+        assert issubclass(meaning.kind, errors.ConnectionLost), "only a server in trouble counts against it"

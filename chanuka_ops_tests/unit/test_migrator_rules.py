@@ -144,5 +144,5 @@ def test_what_is_tried_again(sqlstate: str | None, elapsed_s: float, tried: bool
 def test_no_retry_begins_past_the_deadline(attempt: int, elapsed_s: float, deadline_s: float, roll: float) -> None:
     wait_s = rules.retry_after("55P03", attempt=attempt, elapsed_s=elapsed_s, deadline_s=deadline_s, roll=roll)
     if wait_s is not None:
-        assert 0 <= wait_s <= rules.BACKOFF_MOST_S
+        assert 0 <= wait_s <= rules.BACKOFF.most_s
         assert elapsed_s + wait_s < deadline_s

@@ -1,0 +1,268 @@
+"""The servers of one database together: which takes writes, which may serve a read, and getting a connection there."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from chanuka_ops import errors
+from chanuka_ops.config import RoutingSettings
+from chanuka_ops.db import router
+from chanuka_ops.db.node import Borrowed, Node
+from chanuka_ops.db.retry import IN_PROCESS_S, Backoff
+from chanuka_ops.db.router import ConsistencyToken, View
+
+log = logging.getLogger(__name__)
+
+CONNECT_AGAIN = Backoff(0.05, 0.5)
+HISTORY = 300  # of the primary's positions; at one look a second, five minutes
+_TRANSIENT = (errors.TargetUnavailable, errors.TargetStarting, errors.TargetSaturated, errors.NotPrimary)
+
+Take = Callable[[Node, float], Borrowed]
+
+
+class Cluster:
+    """One or more servers that hold the same data."""
+
+    def __init__(self, nodes: Sequence[Node], routing: RoutingSettings, *, read_replicas: bool) -> None:
+        self.nodes = list(nodes)
+        self.reads_routed = read_replicas and any(node.is_replica for node in nodes)
+        self.fallbacks = 0  # reads that the primary served for want of a fit replica
+        self.failovers = 0
+        self._routing = routing
+        self._policy = router.Policy(routing.max_lag_bytes, routing.max_lag_s, routing.primary_fallback)
+        self._writer: Node | None = None
+        self._last_writer: Node | None = None
+        self._history: deque[tuple[float, int]] = deque(maxlen=HISTORY)
+        self._looked_s: float | None = None
+        self._looking = threading.Lock()
+
+    @property
+    def single(self) -> bool:
+        """Whether there is only one server: then it is asked, whatever it is."""
+        return len(self.nodes) == 1
+
+    def forget_writer(self, node: Node) -> None:
+        """Find the primary anew before the next write."""
+        if self._writer is node:
+            self._writer = None
+            node.metrics.count("demoted")
+
+    def on_writer(self, take: Take, ends: float, *, must_write: bool, patient: bool = True) -> Borrowed:
+        """Get a connection to the primary by `ends`; what is down or starting is tried again, for a while.
+
+        A single server serves what need not write also while it is a standby.
+
+        Errors: the `ConnectError` of the last server tried; `NotPrimary`; `PoolExhausted`.
+        """
+        give_up = min(ends, time.monotonic() + IN_PROCESS_S) if patient else 0.0
+        for attempt in count(1):
+            failure = self._one_round(take, ends, must_write=must_write)
+            if isinstance(failure, Borrowed):
+                return failure
+            wait_s = None
+            if isinstance(failure, _TRANSIENT):
+                wait_s = CONNECT_AGAIN.within(attempt, random.random(), give_up - time.monotonic())  # noqa: S311 - jitter
+            if wait_s is None:
+                raise failure
+            for node in self.nodes:
+                node.metrics.count(f"retries.{type(failure).__name__}")
+            time.sleep(wait_s)
+        raise AssertionError("count() has no end")  # pragma: no cover
+
+    def _one_round(self, take: Take, ends: float, *, must_write: bool) -> Borrowed | errors.ConnectError:
+        failures: list[errors.ConnectError] = []
+        candidates = self._candidates()
+        for position, node in enumerate(candidates):
+            left_s = max(0.0, ends - time.monotonic())
+            try:
+                borrowed = take(node, ends - left_s + left_s / (len(candidates) - position))
+            except (*_TRANSIENT, errors.CircuitOpen) as error:
+                failures.append(error)
+                continue
+            if not self._fits(node, borrowed, must_write=must_write):
+                failures.append(errors.NotPrimary(f"{node.name} is a standby"))
+                continue
+            if self._writer is not node:
+                self._found(node)
+            return borrowed
+        self._writer = None
+        return _telling(failures, candidates)
+
+    def _fits(self, node: Node, borrowed: Borrowed, *, must_write: bool) -> bool:
+        if self.single and not must_write:
+            return True
+        try:
+            standby = node.is_standby(borrowed)
+        except BaseException:
+            node.give_back(borrowed)
+            raise
+        if standby:
+            node.give_back(borrowed)
+        return not standby
+
+    def _found(self, node: Node) -> None:
+        if self._last_writer not in {None, node}:
+            self.failovers += 1
+            log.warning("%s takes the writes now", node.name, extra={"event": "db.failover", "node": node.name})
+        self._writer = self._last_writer = node
+
+    def _candidates(self) -> list[Node]:
+        """Order the servers: who took the last write or was seen to be primary, then as the settings have them."""
+        seen = router.primary_of([node.view() for node in self.nodes])
+        wanted = self._writer.name if self._writer else seen.name if seen else ""
+        return sorted(self.nodes, key=lambda node: (node.name != wanted, node.is_replica))
+
+    def on_reader(
+        self, take: Take, ends: float, *, after: ConsistencyToken | None, without: frozenset[str]
+    ) -> Borrowed:
+        """Get a connection to a server that may serve a read by `ends`.
+
+        Errors: `ReplicaTooStale`; the last `ConnectError`.
+        """
+        if not self.reads_routed:
+            borrowed = self.on_writer(take, ends, must_write=False)
+            return borrowed if after is None else self._proved(borrowed, after, ends)
+        self.refresh(ends)
+        views = self.views()
+        names = router.readers(views, self._policy, roll=random.random(), after=after, without=without)  # noqa: S311
+        last: errors.DatabaseError | None = None
+        for position, name in enumerate(names):
+            node = next(node for node in self.nodes if node.name == name)
+            left_s = max(0.0, ends - time.monotonic())
+            try:
+                borrowed = take(node, ends - left_s + left_s / (len(names) - position))
+                if after is not None:
+                    borrowed = self._proved(borrowed, after, ends)
+            except (errors.ConnectError, errors.ConnectionLost, errors.ReplicaTooStale, errors.PoolExhausted) as error:
+                last = error
+                continue
+            if node.observation is not None and node.observation.role == "primary":
+                self.fallbacks += 1
+            return borrowed
+        if last is not None and not isinstance(last, errors.ReplicaTooStale):
+            raise last
+        raise errors.ReplicaTooStale(f"no server may serve this read: {last or self._why(views)}")
+
+    def _why(self, views: Sequence[View]) -> str:
+        primary = router.primary_of(views)
+        system_id = primary.observation.system_id if primary and primary.observation else None
+        return "; ".join(
+            f"{view.name}: {router.ejected(view, self._policy, system_id) or 'it failed just now'}" for view in views
+        )
+
+    def _proved(self, borrowed: Borrowed, after: ConsistencyToken, ends: float) -> Borrowed:
+        """Wait until the connection's own server holds the token's data, and give it back where that doesn't happen.
+
+        Errors: `ReplicaTooStale`, `DatabaseError`.
+        """
+        node = borrowed.node
+        give_up = min(ends, time.monotonic() + self._routing.token_wait_s)
+        proved = False
+        try:
+            for attempt in count():
+                seen = node.look(borrowed)
+                proved = router.proven(after, seen)
+                # only a standby of the same history that is not there yet is worth waiting for
+                hopeless = (
+                    seen.role == "primary" or seen.timeline != after.timeline or seen.system_id != after.system_id
+                )
+                if proved or hopeless or time.monotonic() >= give_up:
+                    break
+                time.sleep(min(0.02, 0.001 * 2**attempt))
+        finally:
+            if not proved:
+                node.give_back(borrowed)
+        if not proved:
+            node.metrics.count("reads_refused_as_stale")
+            raise errors.ReplicaTooStale(
+                f"{node.name} can't be proved to hold what {after} stands for: it stands at"
+                f" {ConsistencyToken(seen.system_id, seen.timeline or 0, seen.lsn)}"
+            )
+        return borrowed
+
+    def refresh(self, ends: float, *, force: bool = False) -> None:
+        """Look at all servers again, if the last look is too old: at the first time wait for it, later don't."""
+        now = time.monotonic()
+        first = self._looked_s is None
+        if not force and self._looked_s is not None and now - self._looked_s < self._routing.probe_every_s:
+            return
+        if not self._looking.acquire(blocking=first or force):
+            return
+        if first and self._looked_s is not None and not force:  # another thread has just done it
+            self._looking.release()
+            return
+        self._looked_s = now
+        look_ends = min(ends, now + max(node.settings.timeouts.connect_s for node in self.nodes))
+        threads = [
+            threading.Thread(
+                target=contextvars.copy_context().run, args=(node.observe, look_ends), daemon=True, name="chanuka-look"
+            )
+            for node in self.nodes
+        ]
+        for thread in threads:
+            thread.start()
+        if first or force:
+            self._settle(threads)
+        else:
+            threading.Thread(target=self._settle, args=(threads,), daemon=True, name="chanuka-look").start()
+
+    def _settle(self, threads: Sequence[threading.Thread]) -> None:
+        try:
+            for thread in threads:
+                thread.join()
+            primary = router.primary_of([node.view() for node in self.nodes])
+            if primary is not None and primary.observation is not None:
+                self._history.append((primary.observation.at_s, primary.observation.lsn))
+        finally:
+            self._looking.release()
+
+    def views(self) -> list[View]:
+        """Return all servers as the router sees them, the standbys with their lag."""
+        history = list(self._history)
+        views = []
+        for view in (node.view() for node in self.nodes):
+            seen = view.observation
+            standby = seen is not None and seen.role == "standby"
+            views.append(replace(view, lag=router.lag_of(seen, history)) if seen is not None and standby else view)
+        return views
+
+    def to_json(self, *, routed: bool = True) -> list[dict[str, Any]]:
+        """Return each server with its role and lag, and everything that is counted of it."""
+        views = self.views()
+        primary = router.primary_of(views)
+        system_id = primary.observation.system_id if primary and primary.observation else None
+        shown = []
+        for node, view in zip(self.nodes, views, strict=True):
+            seen = view.observation if view.reachable else None
+            out = router.ejected(view, self._policy, system_id) if routed and self.reads_routed else None
+            shown.append(
+                {
+                    "name": node.name,
+                    "role": seen.role if seen else "unknown",
+                    "weight": node.weight,
+                    "lag_bytes": view.lag.bytes if seen and view.lag else None,
+                    "lag_s": round(view.lag.seconds, 3) if seen and view.lag else None,
+                    "timeline": seen.timeline if seen else None,
+                    "ejected": out if seen is None or seen.role == "standby" else None,
+                    **node.to_json(),
+                }
+            )
+        return shown
+
+
+def _telling(failures: Sequence[errors.ConnectError], candidates: Sequence[Node]) -> errors.ConnectError:
+    """Return the failure that says most: what a server did just now says more than that it is left alone."""
+    if any(isinstance(failure, errors.NotPrimary) for failure in failures):
+        names = ", ".join(node.name for node in candidates)
+        return errors.NotPrimary(f"none of {names} takes writes: {'; '.join(str(failure) for failure in failures)}")
+    met = [failure for failure in failures if not isinstance(failure, errors.CircuitOpen)]
+    return (met or list(failures))[0]
