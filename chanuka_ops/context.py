@@ -96,7 +96,8 @@ def scope(
         "actor": actor,
         "on_progress": on_progress,
     }
-    inner = replace(current(), **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # the keys are the fields
+    around = _current.get() or OperationContext()
+    inner = replace(around, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # the keys are the fields
     token = _current.set(inner)
     try:
         yield inner

@@ -64,10 +64,16 @@ class Cluster:
         Errors: the `ConnectError` of the last server tried; `NotPrimary`; `PoolExhausted`.
         """
         give_up = min(ends, time.monotonic() + IN_PROCESS_S) if patient else 0.0
+        told: errors.ConnectError | None = None
         for attempt in count(1):
             failure = self._one_round(take, ends, must_write=must_write)
             if isinstance(failure, Borrowed):
                 return failure
+            if not isinstance(failure, errors.CircuitOpen):
+                told = failure
+            elif told is not None:  # our own tries opened it: what they met says more
+                told.retry_after_s = failure.retry_after_s
+                raise told
             wait_s = None
             if isinstance(failure, _TRANSIENT):
                 wait_s = CONNECT_AGAIN.within(attempt, random.random(), give_up - time.monotonic())  # noqa: S311 - jitter

@@ -20,6 +20,11 @@ from chanuka_ops.db.classify import FailureClass
 log = logging.getLogger(__name__)
 
 _CLASSES = tuple(FailureClass)
+_MET = {
+    FailureClass.AVAILABILITY: "it did not answer",
+    FailureClass.SATURATION: "it had no connection slot free",
+    FailureClass.AUTHENTICATION: "it refused the role or its password",
+}
 FRESH_S = 0.01  # how old a look may be that lets a pooled connection through
 
 
@@ -129,7 +134,8 @@ class Gate:
     def _refuse_if_open(self, failure: FailureClass, record: Record, now: float) -> None:
         policy = self._policies[failure]
         if breaker.state(record, now, policy) is State.OPEN:
-            raise self._open(failure, f"it failed {record.failures} times", breaker.retry_after_s(record, now, policy))
+            why = f"{_MET[failure]} {record.failures} times"
+            raise self._open(failure, why, breaker.retry_after_s(record, now, policy))
 
     def _open(self, failure: FailureClass, why: str, retry_after_s: float) -> errors.CircuitOpen:
         return errors.CircuitOpen(

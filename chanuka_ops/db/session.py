@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import text
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RootTransaction
 
 from chanuka_ops import errors
 from chanuka_ops.db import classify, engines, parameters
-from chanuka_ops.db.classify import Phase
+from chanuka_ops.db.classify import Phase, Retry
 from chanuka_ops.db.cluster import Cluster
 from chanuka_ops.db.node import CLEAN_UP_S, Borrowed
 from chanuka_ops.db.parameters import Profile
@@ -40,28 +40,21 @@ def work(borrowed: Borrowed, options: Options, cluster: Cluster) -> Iterator[Con
     Errors: `OutcomeUnknown` where COMMIT got no answer; `DatabaseError` and below.
     """
     doubt: errors.OutcomeUnknown | None = None
+    committing = False
     try:
         with counted(borrowed, cluster), engines.translated():
-            transaction = _opened(borrowed, options)
             try:
-                yield borrowed.connection
-            except BaseException as error:
-                stop_if_interrupted(borrowed, error)
-                borrowed.raw.block_deadline = time.monotonic() + CLEAN_UP_S
-                with suppress(errors.DatabaseError), engines.translated():  # it is rolled back if it's gone
-                    transaction.rollback()
-                raise
-            try:
-                with engines.translated(Phase.COMMIT):
-                    transaction.commit()
-            except errors.ConnectionLost as error:
-                if options.read_only:
-                    raise
-                borrowed.node.metrics.count("commits_in_doubt")
-                doubt = errors.OutcomeUnknown(
-                    f"COMMIT on {borrowed.node.name} got no answer ({error}): the transaction may or may not have"
-                    " been committed"
-                )
+                with _opened(borrowed, options):
+                    try:
+                        yield borrowed.connection
+                    except BaseException as error:
+                        stop_if_interrupted(borrowed, error)
+                        borrowed.raw.block_deadline = time.monotonic() + CLEAN_UP_S  # for the rollback
+                        raise
+                    committing = True
+            except Exception as error:
+                if committing and not options.read_only:
+                    doubt = _doubt(borrowed, error)
                 raise
     except errors.ConnectionLost:
         if doubt is None:
@@ -72,7 +65,19 @@ def work(borrowed: Borrowed, options: Options, cluster: Cluster) -> Iterator[Con
         raise doubt
 
 
-def _opened(borrowed: Borrowed, options: Options) -> Any:
+def _doubt(borrowed: Borrowed, error: Exception) -> errors.OutcomeUnknown | None:
+    """Say that nobody knows what became of a COMMIT, where the failure leaves that open."""
+    driven = engines.driver_error(error)
+    if driven is None or engines.meaning_of(driven, Phase.COMMIT).retry is not Retry.RESOLVE:
+        return None
+    borrowed.node.metrics.count("commits_in_doubt")
+    return errors.OutcomeUnknown(
+        f"COMMIT on {borrowed.node.name} got no answer ({engines.translate(driven)}): the transaction may or may not"
+        " have been committed"
+    )
+
+
+def _opened(borrowed: Borrowed, options: Options) -> RootTransaction:
     borrowed.raw.block_deadline = moment(options.deadline_s)
     stated: dict[str, object] = {"postgresql_readonly": options.read_only}
     if options.isolation is not None:

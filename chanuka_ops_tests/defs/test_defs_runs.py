@@ -104,7 +104,7 @@ def test_a_database_that_is_down_fails_the_run_in_words(
     loaded = definitions(DATABASE_URL="postgresql://ops:hunter2@127.0.0.1:1/chanuka")
     result = run(loaded, job, instance)
     assert not result.success
-    assert "TargetUnavailable: can't connect to ops:***@127.0.0.1:1/chanuka: nobody answers there" in failure(result)
+    assert "TargetUnavailable: can't connect to ops:***@127.0.0.1:1/chanuka: nobody listens there" in failure(result)
     assert "hunter2" not in stored_events(instance, result.run_id)
 
 

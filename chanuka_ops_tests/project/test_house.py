@@ -75,10 +75,17 @@ def test_each_dependency_is_in_the_lock() -> None:
 
 
 def test_no_driver_error_is_caught_outside_the_rooms_that_may() -> None:
-    allowed = {"db/engines.py", "db/manager.py", "migrator/runner.py", "postgres/server.py", "optimisation/service.py"}
+    allowed = {"db/engines.py", "db/watchdog.py"}
     found = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
         if re.search(r"except \(?[^:\n]*(psycopg\.|DBAPIError|OperationalError)", path.read_text(encoding="utf-8"))
     }
     assert found <= allowed
+
+
+def test_no_connection_is_made_outside_db() -> None:
+    makes = re.compile(r"create_engine\(|psycopg\.connect\(|^\s*(?:import|from) psycopg\b", re.MULTILINE)
+    found = {str(path.relative_to(PACKAGE)) for path in MODULES if makes.search(path.read_text(encoding="utf-8"))}
+    assert found
+    assert {name.split("/")[0] for name in found} == {"db"}

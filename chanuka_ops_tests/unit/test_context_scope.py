@@ -65,6 +65,12 @@ def test_the_name_fits_the_server(operation: str, run_id: str) -> None:
 
 @pytest.mark.parametrize("letter", ["é", "漢", "😀"])
 def test_a_name_is_not_cut_within_a_letter(letter: str) -> None:
-    name = OperationContext(operation=letter * 60, run_id="r").application_name()
-    assert set(name.removeprefix("chanuka/")) == {letter}
+    name = OperationContext(operation=letter * 60, run_id="0123456789").application_name()
+    assert name.endswith("/01234567"), "the run is what one looks up"
+    assert set(name.removeprefix("chanuka/").removesuffix("/01234567")) == {letter}
     assert 60 <= len(name.encode()) <= 63
+
+
+def test_the_name_says_job_operation_and_run() -> None:
+    name = OperationContext(job="nightly", operation="take_backup", run_id="0123456789").application_name()
+    assert name == "chanuka/nightly/take_backup/01234567"
