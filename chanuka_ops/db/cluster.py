@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any
 
 from chanuka_ops import errors
 from chanuka_ops.config import RoutingSettings
@@ -159,11 +158,14 @@ class Cluster:
         raise errors.ReplicaTooStale(f"no server may serve this read: {last or self._why(views)}")
 
     def _why(self, views: Sequence[View]) -> str:
+        out = self.ejected(views)
+        return "; ".join(f"{view.name}: {out[view.name] or 'it failed just now'}" for view in views)
+
+    def ejected(self, views: Sequence[View]) -> dict[str, str | None]:
+        """Say of each server, by name, why it gets no reads; None where it may have them."""
         primary = router.primary_of(views)
         system_id = primary.observation.system_id if primary and primary.observation else None
-        return "; ".join(
-            f"{view.name}: {router.ejected(view, self._policy, system_id) or 'it failed just now'}" for view in views
-        )
+        return {view.name: router.ejected(view, self._policy, system_id) for view in views}
 
     def _proved(self, borrowed: Borrowed, after: ConsistencyToken, ends: float) -> Borrowed:
         """Wait until the connection's own server holds the token's data, and give it back where that doesn't happen.
@@ -240,29 +242,6 @@ class Cluster:
             standby = seen is not None and seen.role == "standby"
             views.append(replace(view, lag=router.lag_of(seen, history)) if seen is not None and standby else view)
         return views
-
-    def to_json(self, *, routed: bool = True) -> list[dict[str, Any]]:
-        """Return each server with its role and lag, and everything that is counted of it."""
-        views = self.views()
-        primary = router.primary_of(views)
-        system_id = primary.observation.system_id if primary and primary.observation else None
-        shown = []
-        for node, view in zip(self.nodes, views, strict=True):
-            seen = view.observation if view.reachable else None
-            out = router.ejected(view, self._policy, system_id) if routed and self.reads_routed else None
-            shown.append(
-                {
-                    "name": node.name,
-                    "role": seen.role if seen else "unknown",
-                    "weight": node.weight,
-                    "lag_bytes": view.lag.bytes if seen and view.lag else None,
-                    "lag_s": round(view.lag.seconds, 3) if seen and view.lag else None,
-                    "timeline": seen.timeline if seen else None,
-                    "ejected": out if seen is None or seen.role == "standby" else None,
-                    **node.to_json(),
-                }
-            )
-        return shown
 
 
 def _telling(failures: Sequence[errors.ConnectError], candidates: Sequence[Node]) -> errors.ConnectError:

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 
 from chanuka_ops import errors
 from chanuka_ops.config import DatabaseSettings, FeatureSettings
-from chanuka_ops.db import engines, parameters
+from chanuka_ops.db import engines, parameters, status
 from chanuka_ops.db.breaker_file import BreakerFile
 from chanuka_ops.db.budget import Budget
 from chanuka_ops.db.classify import Phase
@@ -35,8 +35,6 @@ from chanuka_ops.db.session import Isolation, Options, counted, moment, stop_if_
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-DRAIN_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,40 +275,16 @@ class ConnectionManager:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the numbers: each node's pool, breaker, counts, times and lag; reads that fell back; failovers."""
-        for node in self._cluster.nodes:
-            node.slots.warn_of_leaks()
-        return {
-            "nodes": self._cluster.to_json(),
-            "reads_on_primary": self._cluster.fallbacks,
-            "failovers": self._cluster.failovers,
-            "breaker_shared": self._records.shared if self._records is not None else None,
-        }
+        return status.snapshot(self._cluster)
 
     def reset_breakers(self) -> list[dict[str, str]]:
         """Close every breaker of this database; return which were not closed: [{node, class}]."""
-        return [
-            {"node": node.name, "class": name}
-            for node in self._cluster.nodes
-            if node.gate is not None
-            for name in node.gate.reset()
-        ]
+        return status.reset_breakers(self._cluster)
 
     def close(self, *, drain_s: float = 0.0) -> None:
         """Begin nothing new, wait for what is in use, cancel and close what is left then, and say who had it."""
         self._closed = True
-        give_up = time.monotonic() + drain_s
-        slots = [one for node in self._cluster.nodes for one in (node.slots, node.dedicated_slots)]
-        while any(one.in_use for one in slots) and time.monotonic() < give_up:
-            time.sleep(DRAIN_POLL_S)
-        for holder in [holder for one in slots for holder in one.holders()]:
-            log.error(
-                "a connection was never given back by %s: closed now",
-                holder,
-                extra={"event": "db.leak", "file": holder.file, "line": holder.line},
-            )
-            engines.abandon(holder.connection)
-        for node in self._cluster.nodes:
-            node.close()
+        status.shut(self._cluster, drain_s=drain_s)
         if self._records is not None:
             self._records.close()
 

@@ -91,7 +91,7 @@ def test_a_missing_database(here: Cli, server_database: DatabaseSettings) -> Non
 def test_a_wrong_chanuka_toml(here: Cli, tmp_path: Path, state_dir: Path, line: list[str], toml: str) -> None:
     (tmp_path / "chanuka.toml").write_text(toml, encoding="utf-8")
     failed(here(*line, "--json"), 2, "ConfigurationError", "chanuka.toml: ")
-    assert [path.name for path in state_dir.iterdir()] == ["breaker"]
+    assert list(state_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("line", [["db", "ping"], ["backup", "list"], ["backup", "drill"], ["demo"]])
@@ -99,7 +99,7 @@ def test_an_unknown_database(here: Cli, line: list[str], state_dir: Path) -> Non
     ran = here(*line, "--database", "nosuch", "--json")
     assert ran.status == 2
     assert "'nosuch'" in ran.json["error"]["message"]
-    assert [path.name for path in state_dir.iterdir()] == ["breaker"]
+    assert list(state_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["show", "verify", "drill"])
@@ -194,7 +194,7 @@ def test_a_table_that_the_role_cannot_read_fails_the_backup_by_name(
 def test_the_demonstration_is_refused_in_production(here: Cli, state_dir: Path) -> None:
     ran = here("demo", "--json", env={"CHANUKA__ENVIRONMENT": "production"})
     failed(ran, 3, "RefusedError", "environment is production")
-    assert [path.name for path in state_dir.iterdir()] == ["breaker"]  # not even a server was made
+    assert list(state_dir.iterdir()) == []  # not even a server was made
 
 
 @pytest.mark.parametrize(
