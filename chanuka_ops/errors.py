@@ -50,6 +50,9 @@ class ChanukaError(Exception):
 
     exit_code = 1
 
+    transient = False
+    """Whether the same may go well by itself a little later: nothing was begun, or it was undone."""
+
 
 class ConfigurationError(ChanukaError):
     """A key, a value or an argument is wrong."""
@@ -125,13 +128,19 @@ class ConnectError(DatabaseError):
 class TargetUnavailable(ConnectError):
     """Nobody answers at that address."""
 
+    transient = True
+
 
 class TargetStarting(ConnectError):
     """The server starts up, shuts down or recovers."""
 
+    transient = True
+
 
 class TargetSaturated(ConnectError):
     """No connection slot is free on the server."""
+
+    transient = True
 
 
 class AuthenticationFailed(ConnectError):
@@ -149,9 +158,13 @@ class TlsFailed(ConnectError):
 class CircuitOpen(ConnectError):
     """The target failed just now, here or in another process of this host, and is left alone until `retry_after_s`."""
 
+    transient = True
+
 
 class NotPrimary(ConnectError):
     """None of the configured servers takes writes."""
+
+    transient = True
 
 
 class ConnectionLost(DatabaseError):

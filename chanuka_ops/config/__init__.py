@@ -25,6 +25,7 @@ from chanuka_ops.config.model import (
     OperationSettings,
     OptimisationSettings,
     PostgresSettings,
+    RunSettings,
     Settings,
     Threshold,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "PostgresSettings",
     "ReplicaSettings",
     "RoutingSettings",
+    "RunSettings",
     "SecretSource",
     "Settings",
     "Threshold",

@@ -80,9 +80,17 @@ class OptimisationSettings(Section):
     statement_timeout_s: Seconds = Field(3600.0, alias="statement_timeout")
 
 
+class RunSettings(Section):
+    """What Dagster does where a server can't be reached: so many more tries, after so long, holding no process."""
+
+    max_retries: int = Field(3, ge=0, le=100)
+    retry_wait_s: Seconds = Field(10.0, alias="retry_wait")
+
+
 class OperationSettings(Section):
     """One section for each kind of operation."""
 
+    runs: RunSettings = RunSettings()
     migration: MigrationSettings = MigrationSettings()
     backup: BackupSettings = BackupSettings()
     monitoring: MonitoringSettings = MonitoringSettings()

@@ -23,6 +23,7 @@ OPEN: dict[FailureClass, Backoff] = {
     FailureClass.AUTHENTICATION: Backoff(5.0, 120.0),
 }
 JITTER = 0.1  # of the open time, either way
+_COUNT_MOST = 2**31  # what is packed has room for twice as many
 
 
 class State(Enum):
@@ -71,7 +72,7 @@ class Record:
         record = cls(*cls.LAYOUT.unpack(raw))
         times = (record.open_until, record.window_start, record.changed_at, record.probe_until)
         sensible = all(0.0 <= time < float("inf") for time in times)  # false for a NaN too
-        return record if sensible else cls()
+        return record if sensible and max(record.failures, record.trips) <= _COUNT_MOST else cls()
 
 
 def state(record: Record, now: float, policy: Policy) -> State:

@@ -8,6 +8,7 @@ this is advice: where the file can't be used, the records are this process's own
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -42,10 +43,10 @@ class BreakerFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._own: dict[tuple[str, FailureClass], Record] = {}
-        self._turns: set[tuple[str, FailureClass]] = set()
+        self._turns: set[tuple[int, str, FailureClass]] = set()  # by process: a forked child has none of its parent's
         self._guard = threading.RLock()
         self._fd: int | None = None
-        self._offsets: dict[str, int] = {}
+        self._slots: dict[str, tuple[int, bytes]] = {}  # where a target's slot is, and the key that must stand there
         if path is not None:
             try:
                 self._fd = self._opened(path)
@@ -76,11 +77,8 @@ class BreakerFile:
         """Return a target's records, in the order of the classes; one read, no lock."""
         if self._fd is not None:
             with suppress(OSError):
-                offset = self._offsets.get(target) or self._offset(target)
-                if offset is None:
-                    return tuple(Record() for _ in _CLASSES)
-                raw = os.pread(self._fd, _SLOT_BYTES, offset)
-                if len(raw) == _SLOT_BYTES:
+                raw = self._slot(target)
+                if raw is not None:
                     size = Record.LAYOUT.size
                     return tuple(Record.unpacked(raw[at : at + size]) for at in _positions(size))
         return tuple(self._own.get((target, one), Record()) for one in _CLASSES)
@@ -92,34 +90,42 @@ class BreakerFile:
             after = how(before)
             if after != before:
                 self._own[target, failure] = after
-                offset = self._offset(target, make=True) if fd is not None else None
-                if offset is not None and fd is not None:
-                    with suppress(OSError):
-                        os.pwrite(fd, after.packed(), offset + _positions(len(after.packed()))[_CLASSES.index(failure)])
+                if fd is not None and self._written(fd, target, failure, after):
+                    del self._own[target, failure]
         return before, after
+
+    def _written(self, fd: int, target: str, failure: FailureClass, record: Record) -> bool:
+        with suppress(OSError):
+            offset = self._offset(target, make=True)
+            if offset is not None:
+                packed = record.packed()
+                return os.pwrite(fd, packed, offset + _positions(len(packed))[_CLASSES.index(failure)]) == len(packed)
+        return False
 
     @contextmanager
     def turn(self, target: str, failure: FailureClass, policy: Policy, deadline_s: float) -> Iterator[bool]:
         """Take the one try of a half-open breaker for the block: true for one at a time, until its own deadline."""
         lock = self._take(target, failure)
         now = time.time()
-        taken = lock is not None
-        if not taken:  # its holder may be frozen: past its own deadline, the turn is free
-            taken = breaker.overdue(self.read(target, failure), now, longest_s=TURN_LONGEST_S)
-        if taken:  # between the look and the turn, another's try may have settled it
-            taken = breaker.state(self.read(target, failure), now, policy) is not State.OPEN
-        if taken:
-            self.change(
-                target, failure, lambda record: breaker.probing(record, now, deadline_s=deadline_s, pid=os.getpid())
-            )
+        taken = False
+
+        def begin(record: Record) -> Record:
+            nonlocal taken
+            # its holder may be frozen: past its own deadline, the turn is free
+            mine = lock is not None or breaker.overdue(record, now, longest_s=TURN_LONGEST_S)
+            # between the look and the turn, another's try may have settled it
+            taken = mine and breaker.state(record, now, policy) is not State.OPEN
+            return breaker.probing(record, now, deadline_s=deadline_s, pid=os.getpid()) if taken else record
+
         try:
+            self.change(target, failure, begin)
             yield taken
         finally:
             self._give_back(target, failure, lock)
 
     def _take(self, target: str, failure: FailureClass) -> int | None:
         with self._guard:
-            if (target, failure) in self._turns:
+            if (os.getpid(), target, failure) in self._turns:
                 return None
             fd = -1
             if self._path is not None and self._fd is not None:
@@ -134,16 +140,16 @@ class BreakerFile:
                 except OSError:
                     os.close(fd)
                     return None
-            self._turns.add((target, failure))
+            self._turns.add((os.getpid(), target, failure))
             return fd
 
     def _give_back(self, target: str, failure: FailureClass, lock: int | None) -> None:
         if lock is None:
             return
         with self._guard:
-            self._turns.discard((target, failure))
+            self._turns.discard((os.getpid(), target, failure))
         if lock >= 0:
-            os.close(lock)
+            _unlock(lock)
 
     @staticmethod
     def _opened(path: Path) -> int:
@@ -153,8 +159,7 @@ class BreakerFile:
             if os.pread(fd, len(_MAGIC), 0) != _MAGIC or os.fstat(fd).st_size != _FILE_BYTES:
                 _lock(fd)
                 if os.pread(fd, len(_MAGIC), 0) != _MAGIC or os.fstat(fd).st_size != _FILE_BYTES:
-                    os.pwrite(fd, _MAGIC.ljust(_FILE_BYTES, b"\0"), 0)  # written, not sparse: a full disk shows here
-                    os.ftruncate(fd, _FILE_BYTES)
+                    _make(fd)
                 fcntl.flock(fd, fcntl.LOCK_UN)
         except OSError:
             os.close(fd)
@@ -180,15 +185,28 @@ class BreakerFile:
             yield fd
         finally:
             if fd is not None:
-                os.close(fd)
+                _unlock(fd)
 
     def _same_file(self, path: Path) -> int:
         """Open the file again; where it was removed meanwhile, go on with the one that is there now."""
         fd = self._opened(path)
         if self._fd is not None and os.fstat(fd).st_ino != os.fstat(self._fd).st_ino:
             os.dup2(fd, self._fd, inheritable=False)
-            self._offsets.clear()
+            self._slots.clear()
         return fd
+
+    def _slot(self, target: str) -> bytes | None:
+        """Read a target's slot; None where it has none."""
+        offset, key = self._slots.get(target, (0, b""))
+        for known in (bool(offset), False):
+            if not known:
+                offset, key = self._offset(target) or 0, _digest(target)
+            if not offset or self._fd is None:
+                return None
+            raw = os.pread(self._fd, _SLOT_BYTES, offset)
+            if len(raw) == _SLOT_BYTES and raw.startswith(key):  # else the file was made anew meanwhile
+                return raw
+        return None
 
     def _offset(self, target: str, *, make: bool = False) -> int | None:
         """Find a target's slot; with `make`, take a free one."""
@@ -199,11 +217,13 @@ class BreakerFile:
         for step in range(_PROBED):
             offset = len(_MAGIC) + (first + step) % _SLOTS * _SLOT_BYTES
             there = os.pread(self._fd, _KEY_BYTES, offset)
-            if there == bytes(_KEY_BYTES) and make:
+            if there == bytes(_KEY_BYTES):  # slots are never freed: it is in none behind this one
+                if not make:
+                    return None
                 os.pwrite(self._fd, key, offset)
                 there = key
             if there == key:
-                self._offsets[target] = offset
+                self._slots[target] = offset, key
                 return offset
         return None
 
@@ -214,6 +234,20 @@ def _positions(size: int) -> tuple[int, ...]:
 
 def _digest(target: str) -> bytes:
     return hashlib.blake2b(target.encode(), digest_size=_KEY_BYTES).digest()
+
+
+def _make(fd: int) -> None:
+    """Make an empty file of it: written, not sparse, so that a full disk shows here. Errors: `OSError`."""
+    if os.pwrite(fd, _MAGIC.ljust(_FILE_BYTES, b"\0"), 0) != _FILE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(fd, _FILE_BYTES)
+
+
+def _unlock(fd: int) -> None:
+    """Unlock and close: closing alone would leave the lock to a child that was forked meanwhile."""
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
 
 
 def _lock(fd: int) -> None:

@@ -95,7 +95,8 @@ _SESSION: dict[str, type[errors.DatabaseError]] = {
     "57P05": errors.ConnectionLost,  # idle for too long
 }
 _ROLLED_BACK = frozenset({"40001", "40P01"})  # serialisation failure, deadlock
-_OUR_OWN_DELAY = frozenset({"25P03", "57P05"})  # no sign of a server in trouble
+# ended for our own delay, or by somebody's command: no sign of a server in trouble (one that goes down says so next)
+_ENDED = frozenset({"25P03", "57P01", "57P05"})
 
 
 def of_stage(stage: Stage) -> Meaning:
@@ -126,7 +127,7 @@ def of_session(sqlstate: str | None, *, lost: bool, phase: Phase) -> Meaning:
     in_doubt = sqlstate is not None and (sqlstate.startswith("08") or sqlstate == "40003")
     if lost or in_doubt or issubclass(kind, errors.ConnectionLost):
         kind = kind if issubclass(kind, errors.ConnectionLost) else errors.ConnectionLost
-        counts = None if sqlstate in _OUR_OWN_DELAY else FailureClass.AVAILABILITY
+        counts = None if sqlstate in _ENDED else FailureClass.AVAILABILITY
         return Meaning(kind, _AFTER_LOSS[phase], counts)
     return Meaning(kind)
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import random
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import count
 
 from chanuka_ops import errors
 from chanuka_ops.config import RoutingSettings
 from chanuka_ops.db import router
+from chanuka_ops.db.lookout import Lookout
 from chanuka_ops.db.node import Borrowed, Node
 from chanuka_ops.db.retry import IN_PROCESS_S, Backoff
 from chanuka_ops.db.router import ConsistencyToken, View
@@ -22,7 +19,6 @@ from chanuka_ops.db.router import ConsistencyToken, View
 log = logging.getLogger(__name__)
 
 CONNECT_AGAIN = Backoff(0.05, 0.5)
-HISTORY = 300  # of the primary's positions; at one look a second, five minutes
 _TRANSIENT = (errors.TargetUnavailable, errors.TargetStarting, errors.TargetSaturated, errors.NotPrimary)
 
 Take = Callable[[Node, float], Borrowed]
@@ -40,9 +36,7 @@ class Cluster:
         self._policy = router.Policy(routing.max_lag_bytes, routing.max_lag_s, routing.primary_fallback)
         self._writer: Node | None = None
         self._last_writer: Node | None = None
-        self._history: deque[tuple[float, int]] = deque(maxlen=HISTORY)
-        self._looked_s: float | None = None
-        self._looking = threading.Lock()
+        self._lookout = Lookout(nodes, routing, self._compare)
 
     @property
     def single(self) -> bool:
@@ -62,6 +56,8 @@ class Cluster:
 
         Errors: the `ConnectError` of the last server tried; `NotPrimary`; `PoolExhausted`.
         """
+        if not self.single:
+            self._lookout.look(ends, within_s=float("inf"))
         give_up = min(ends, time.monotonic() + IN_PROCESS_S) if patient else 0.0
         told: errors.ConnectError | None = None
         for attempt in count(1):
@@ -90,11 +86,15 @@ class Cluster:
             left_s = max(0.0, ends - time.monotonic())
             try:
                 borrowed = take(node, ends - left_s + left_s / (len(candidates) - position))
+                unfit = self._unfit(node, borrowed, must_write=must_write)
             except (*_TRANSIENT, errors.CircuitOpen) as error:
                 failures.append(error)
                 continue
-            if not self._fits(node, borrowed, must_write=must_write):
-                failures.append(errors.NotPrimary(f"{node.name} is a standby"))
+            except errors.ConnectionLost as error:  # it ended while we asked
+                failures.append(errors.TargetUnavailable(str(error), sqlstate=error.sqlstate))
+                continue
+            if unfit is not None:
+                failures.append(errors.NotPrimary(f"{node.name} {unfit}"))
                 continue
             if self._writer is not node:
                 self._found(node)
@@ -102,17 +102,20 @@ class Cluster:
         self._writer = None
         return _telling(failures, candidates)
 
-    def _fits(self, node: Node, borrowed: Borrowed, *, must_write: bool) -> bool:
+    def _unfit(self, node: Node, borrowed: Borrowed, *, must_write: bool) -> str | None:
+        """Say why a connection is not given out for writes, and give it back; None where it may be."""
         if self.single and not must_write:
-            return True
+            return None
+        reason: str | None = "could not be asked"
         try:
-            standby = node.is_standby(borrowed)
-        except BaseException:
-            node.give_back(borrowed)
-            raise
-        if standby:
-            node.give_back(borrowed)
-        return not standby
+            reason = "is a standby" if node.is_standby(borrowed) else None
+            if reason is None and not self.single and self._writer is not node:
+                node.observation = node.look(borrowed)
+                reason = router.usurps(node.observation, [one.view() for one in self.nodes])
+        finally:
+            if reason is not None:
+                node.give_back(borrowed)
+        return reason
 
     def _found(self, node: Node) -> None:
         if self._last_writer not in {None, node}:
@@ -122,6 +125,8 @@ class Cluster:
 
     def _candidates(self) -> list[Node]:
         """Order the servers: who took the last write or was seen to be primary, then as the settings have them."""
+        if self.single:
+            return self.nodes
         seen = router.primary_of([node.view() for node in self.nodes])
         wanted = self._writer.name if self._writer else seen.name if seen else ""
         return sorted(self.nodes, key=lambda node: (node.name != wanted, node.is_replica))
@@ -136,9 +141,11 @@ class Cluster:
         if not self.reads_routed:
             borrowed = self.on_writer(take, ends, must_write=False)
             return borrowed if after is None else self._proved(borrowed, after, ends)
-        self.refresh(ends)
-        views = self.views()
-        names = router.readers(views, self._policy, roll=random.random(), after=after, without=without)  # noqa: S311
+        self._lookout.look(ends, within_s=self._lookout.blind_after_s)
+        names = self._readers(after, without)
+        if not names:  # as after an outage: what is known may be what it was like
+            self._lookout.look(ends, within_s=self._routing.probe_every_s)
+            names = self._readers(after, without)
         last: errors.DatabaseError | None = None
         for position, name in enumerate(names):
             node = next(node for node in self.nodes if node.name == name)
@@ -155,7 +162,10 @@ class Cluster:
             return borrowed
         if last is not None and not isinstance(last, errors.ReplicaTooStale):
             raise last
-        raise errors.ReplicaTooStale(f"no server may serve this read: {last or self._why(views)}")
+        raise errors.ReplicaTooStale(f"no server may serve this read: {last or self._why(self.views())}")
+
+    def _readers(self, after: ConsistencyToken | None, without: frozenset[str]) -> list[str]:
+        return router.readers(self.views(), self._policy, roll=random.random(), after=after, without=without)  # noqa: S311
 
     def _why(self, views: Sequence[View]) -> str:
         out = self.ejected(views)
@@ -163,8 +173,7 @@ class Cluster:
 
     def ejected(self, views: Sequence[View]) -> dict[str, str | None]:
         """Say of each server, by name, why it gets no reads; None where it may have them."""
-        primary = router.primary_of(views)
-        system_id = primary.observation.system_id if primary and primary.observation else None
+        system_id = router.system_of(views)
         return {view.name: router.ejected(view, self._policy, system_id) for view in views}
 
     def _proved(self, borrowed: Borrowed, after: ConsistencyToken, ends: float) -> Borrowed:
@@ -197,51 +206,31 @@ class Cluster:
             )
         return borrowed
 
-    def refresh(self, ends: float, *, force: bool = False) -> None:
-        """Look at all servers again, if the last look is too old: at the first time wait for it, later don't."""
-        now = time.monotonic()
-        first = self._looked_s is None
-        if not force and self._looked_s is not None and now - self._looked_s < self._routing.probe_every_s:
-            return
-        if not self._looking.acquire(blocking=first or force):
-            return
-        if first and self._looked_s is not None and not force:  # another thread has just done it
-            self._looking.release()
-            return
-        self._looked_s = now
-        look_ends = min(ends, now + max(node.settings.timeouts.connect_s for node in self.nodes))
-        threads = [
-            threading.Thread(
-                target=contextvars.copy_context().run, args=(node.observe, look_ends), daemon=True, name="chanuka-look"
-            )
-            for node in self.nodes
-        ]
-        for thread in threads:
-            thread.start()
-        if first or force:
-            self._settle(threads)
-        else:
-            threading.Thread(target=self._settle, args=(threads,), daemon=True, name="chanuka-look").start()
-
-    def _settle(self, threads: Sequence[threading.Thread]) -> None:
-        try:
-            for thread in threads:
-                thread.join()
-            primary = router.primary_of([node.view() for node in self.nodes])
-            if primary is not None and primary.observation is not None:
-                self._history.append((primary.observation.at_s, primary.observation.lsn))
-        finally:
-            self._looking.release()
+    def look(self, ends: float) -> None:
+        """Look at every server now. One that can't be reached is no error here."""
+        self._lookout.look(ends, within_s=0.0)
 
     def views(self) -> list[View]:
         """Return all servers as the router sees them, the standbys with their lag."""
-        history = list(self._history)
-        views = []
-        for view in (node.view() for node in self.nodes):
-            seen = view.observation
-            standby = seen is not None and seen.role == "standby"
-            views.append(replace(view, lag=router.lag_of(seen, history)) if seen is not None and standby else view)
-        return views
+        return self._lookout.views()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._lookout.stop()
+
+    def _compare(self, views: Sequence[View]) -> None:
+        """Leave a primary that goes on beside one that was promoted later: what it still takes would be lost."""
+        newest, writer = router.primary_of(views), self._writer
+        if newest is None or newest.observation is None or writer is None or writer.observation is None:
+            return
+        ours, theirs = writer.observation, newest.observation
+        if ours.role == "primary" and (ours.timeline or 0) < (theirs.timeline or 0):
+            log.error(
+                "%s was promoted, and %s takes writes still: it gets no more of ours",
+                *(newest.name, writer.name),
+                extra={"event": "db.split", "node": writer.name},
+            )
+            self.forget_writer(writer)
 
 
 def _telling(failures: Sequence[errors.ConnectError], candidates: Sequence[Node]) -> errors.ConnectError:

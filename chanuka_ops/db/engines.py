@@ -6,8 +6,9 @@ No exception that leaves this module holds the driver's connection: its repr pri
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 import psycopg
@@ -56,20 +57,25 @@ def driver_error(error: BaseException) -> psycopg.Error | None:
     return error if isinstance(error, psycopg.Error) else None
 
 
-@contextmanager
-def translated(phase: Phase = Phase.IN_TRANSACTION) -> Iterator[None]:
-    """Let no driver error out untranslated."""
-    failure: errors.DatabaseError
-    try:
-        yield
-    except (sa_exc.DBAPIError, psycopg.Error) as error:
-        driven = driver_error(error)
+class translated:  # noqa: N801 - used as a function; a generator would cost thrice as much, several times a checkout
+    """Let no driver error out of the block untranslated."""
+
+    __slots__ = ("_phase",)
+
+    def __init__(self, phase: Phase = Phase.IN_TRANSACTION) -> None:
+        self._phase = phase
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        driven = driver_error(error) if error is not None else None
         if driven is None:
-            raise
-        failure = translate(driven, phase)
-    else:
-        return
-    raise failure from None
+            return
+        failure = translate(driven, self._phase)
+        try:
+            raise failure from None
+        finally:
+            failure.__context__ = None  # its frames hold the connection
 
 
 def pooled(database: DatabaseSettings, creator: Creator) -> Engine:

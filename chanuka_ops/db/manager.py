@@ -115,11 +115,7 @@ class ConnectionManager:
 
         Errors: `NestedTransaction`; `OutcomeUnknown` where COMMIT got no answer; `DatabaseError` and below.
         """
-        if getattr(self._here, "inside", False):
-            raise errors.NestedTransaction(
-                f"a transaction on {self.name!r} is open on this thread already: one within it would be another, not a"
-                " part of it. For a part that may fail by itself, use savepoint(); for another, another manager."
-            )
+        self._refuse_if_inside()
         options = Options(isolation, read_only, deferrable, profile, lock_timeout_s, deadline_s)
         borrowed = self._begin(options)
         self._here.inside = True
@@ -200,17 +196,25 @@ class ConnectionManager:
         that got no answer is never repeated blindly: what became of it is found out first. `read_only` reads where
         reads go (see `read`), on another server at each try. All tries together take at most `IN_PROCESS_S` seconds.
 
-        Errors: `OutcomeUnknown`; the last try's `DatabaseError`; what `fn` raises.
+        Errors: `NestedTransaction`; `OutcomeUnknown`; the last try's `DatabaseError`; what `fn` raises.
         """
         options = Options(isolation=isolation, read_only=read_only, lock_timeout_s=lock_timeout_s)
-        return Repeater(
+        repeater = Repeater(
             fn=fn,
             acquire=lambda without: self._reader(after, without) if read_only else self._begin(options),
             work=lambda borrowed: work(borrowed, options, self._cluster),
             ask=self._ask,
             idempotent=idempotent,
             read_only=read_only,
-        ).run()
+        )
+        if read_only:
+            return repeater.run()
+        self._refuse_if_inside()
+        self._here.inside = True
+        try:
+            return repeater.run()
+        finally:
+            self._here.inside = False
 
     @contextmanager
     def _ask(self) -> Iterator[Connection]:
@@ -271,7 +275,7 @@ class ConnectionManager:
 
     def look(self) -> None:
         """Look at every server now, so that `snapshot` is fresh. A server that can't be reached is no error here."""
-        self._cluster.refresh(time.monotonic() + self.settings.pool.acquire_timeout_s, force=True)
+        self._cluster.look(time.monotonic() + self.settings.pool.acquire_timeout_s)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the numbers: each node's pool, breaker, counts, times and lag; reads that fell back; failovers."""
@@ -306,6 +310,13 @@ class ConnectionManager:
         self._refuse_if_closed()
         ends = time.monotonic() + self.settings.pool.acquire_timeout_s
         return self._cluster.on_reader(Node.borrow, ends, after=after, without=without)
+
+    def _refuse_if_inside(self) -> None:
+        if getattr(self._here, "inside", False):
+            raise errors.NestedTransaction(
+                f"a transaction on {self.name!r} is open on this thread already: one within it would be another, not a"
+                " part of it. For a part that may fail by itself, use savepoint(); for another, another manager."
+            )
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

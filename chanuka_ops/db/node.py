@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
@@ -25,14 +26,13 @@ from chanuka_ops.db.metrics import Metrics
 from chanuka_ops.db.parameters import DEFAULT_PORT, NodeSpec, Profile
 from chanuka_ops.db.router import Observation, View
 from chanuka_ops.db.slots import Slots
-from chanuka_ops.db.watchdog import WatchedConnection
+from chanuka_ops.db.watchdog import CLEAN_UP_S, WatchedConnection
 from chanuka_ops.sql import catalog
 
 log = logging.getLogger(__name__)
 
 LIFETIME_JITTER = 0.1
 DEDICATED_MOST = 1000  # a bound that only a runaway loop meets
-CLEAN_UP_S = 2.0  # for a rollback: what can't be rolled back by then is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,15 @@ class Node:
             with engines.translated():
                 connection = engine.connect()
                 raw = engines.driver_connection(connection)
-                if raw.retires_at <= start:  # closed; the next look at it connects anew
+                while raw.retires_at <= start:  # closed; the next look at it takes another, which may be as old
                     connection.invalidate()
                     raw = engines.driver_connection(connection)
-                self._name(raw)
+                try:
+                    self._name(raw)
+                except psycopg.OperationalError:  # it ended since the ping: nothing was begun yet, another will do
+                    connection.invalidate()
+                    raw = engines.driver_connection(connection)
+                    self._name(raw)
             raw.block_deadline = None
             slots.holds(number, raw)
             now = time.monotonic()
@@ -147,12 +152,16 @@ class Node:
 
     def _name(self, raw: WatchedConnection) -> None:
         """Have the server show who works now: a pooled connection was another operation's before."""
-        name = context.current().application_name()
+        operation = context.current()
+        if raw.applied_for is operation:
+            return
+        name = operation.application_name()
         if raw.applied_name != name and self.settings.pooler != "transaction":
             raw.autocommit = True
             raw.execute("select set_config('application_name', %s, false)", (name,))
             raw.autocommit = False
             raw.applied_name = name
+        raw.applied_for = operation
 
     def give_back(self, borrowed: Borrowed) -> None:
         """Return a connection, rolled back, or closed where that can't be done soon."""
@@ -233,6 +242,7 @@ class Node:
             lsn=row["lsn"] or 0,
             behind_s=row["behind_s"],
             waits=row["waits"],
+            flushed=row["flushed"],
         )
 
     def observe(self, ends: float) -> None:
@@ -292,8 +302,11 @@ class Node:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that is counted here."""
-        breaker = self.gate.to_json() if self.gate is not None else None
-        return {"name": self.name, "breaker": breaker, "pool": self.pool_json(), **self.metrics.to_json()}
+        breakers = self.gate.to_json() if self.gate is not None else {}
+        states = {one["state"] for one in breakers.values()}
+        worst = next((state for state in ("open", "half-open", "closed") if state in states), "off")
+        shown = {"breaker": worst, "breakers": breakers, "pool": self.pool_json()}
+        return {"name": self.name, **shown, **self.metrics.to_json()}
 
     def close(self) -> None:
         """Close what is idle in the pool."""

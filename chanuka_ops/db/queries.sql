@@ -1,19 +1,32 @@
 -- name: observe
 -- what: role, identity and WAL position of a node
 -- The WAL receiver's timeline shows to roles with pg_read_all_stats only: null then, which proves nothing to anybody.
+-- At a page's end the next record's place is behind the next page's header, which no standby has replayed: taken off.
+-- What is inserted and not flushed is on no standby yet: lag is measured against what was flushed.
 select
-    pg_is_in_recovery() as standby,
+    standby,
     (select system_identifier from pg_control_system()) as system_id,
     case
-        when pg_is_in_recovery()
-        then (select received_tli from pg_stat_wal_receiver)
+        when standby then (select received_tli from pg_stat_wal_receiver)
         else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int
     end as timeline,
-    pg_wal_lsn_diff(
-        case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end, '0/0'
-    )::bigint as lsn,
+    case
+        when standby then lsn
+        when lsn % pg_size_bytes(current_setting('wal_segment_size')) = 40 then lsn - 40
+        when lsn % current_setting('wal_block_size')::int = 24 then lsn - 24
+        else lsn
+    end as lsn,
+    case when not standby then pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint end as flushed,
     extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8 as behind_s,
     coalesce(pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn(), false) as waits
+from (select pg_is_in_recovery() as standby offset 0) as role
+cross join lateral (
+    select
+        pg_wal_lsn_diff(
+            case when standby then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end, '0/0'
+        )::bigint as lsn
+    offset 0
+) as position
 
 -- name: room
 -- what: the server's connection slots, and the limits of this role and database

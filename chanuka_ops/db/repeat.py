@@ -66,6 +66,8 @@ class Repeater(Generic[T]):
             try:
                 return self._once(frozenset(without), tried)
             except errors.OutcomeUnknown:
+                if tried.phase is not Phase.COMMIT:  # it's not of our COMMIT: `fn` brought it from elsewhere
+                    raise
                 if self._was_committed(tried):
                     _count(tried, "retries.resolved_as_committed")
                     result: T = tried.result

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
 Role = Literal["primary", "standby"]
+
+# exactly what `str` writes: a position that was damaged on its way could be one which every server has reached
+_TOKEN = re.compile(r"(-?[0-9]+):([0-9]+):([0-9A-F]{1,8})/([0-9A-F]{1,8})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +30,11 @@ class ConsistencyToken:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read what `str` wrote. Errors: `ValueError`."""
-        try:
-            system_id, timeline, lsn = text.split(":")
-            high, low = lsn.split("/")
-            return cls(int(system_id), int(timeline), (int(high, 16) << 32) + int(low, 16))
-        except ValueError:
-            raise ValueError(f"{text!r} is no consistency token: expected system:timeline:lsn") from None
+        match = _TOKEN.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no consistency token: expected system:timeline:lsn")
+        system_id, timeline, high, low = match.groups()
+        return cls(int(system_id), int(timeline), (int(high, 16) << 32) + int(low, 16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Observation:
     `lsn` is written on a primary and replayed on a standby. `timeline` is None where it can't be known: on a standby,
     it's the WAL receiver's, which only a role with pg_read_all_stats sees. `behind_s` is the server's own idea of its
     delay, which also grows while there is nothing to replay; `waits` tells whether received WAL waits to be replayed.
+    `flushed`, of a primary, is how far a standby can have come: less than `lsn` while a transaction is under way.
     """
 
     at_s: float
@@ -50,6 +54,7 @@ class Observation:
     lsn: int
     behind_s: float | None = None
     waits: bool = False
+    flushed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +85,44 @@ class Policy:
     primary_fallback: bool
 
 
+def system_of(views: Sequence[View]) -> int | None:
+    """Return the system id of the cluster that is meant: the first node's; most nodes', where that was never seen."""
+    seen = [view.observation.system_id for view in views if view.observation is not None]
+    if not seen:
+        return None
+    return seen[0] if views[0].observation is not None else max(seen, key=seen.count)
+
+
 def primary_of(views: Sequence[View]) -> View | None:
-    """Return the node that takes writes. Of two that claim to, the one on the newer timeline was promoted later."""
+    """Return the node that takes writes. Of two that claim to, the one on the newer timeline was promoted later.
+
+    That of another cluster, which stands among the servers by mistake, is none, whatever its timeline.
+    """
+    system_id = system_of(views)
     best: View | None = None
     newest = -1
     for view in views:
-        if view.reachable and view.observation is not None and view.observation.role == "primary":
-            timeline = view.observation.timeline or 0
+        seen = view.observation
+        if view.reachable and seen is not None and seen.role == "primary" and seen.system_id == system_id:
+            timeline = seen.timeline or 0
             if timeline > newest:
                 best, newest = view, timeline
     return best
+
+
+def usurps(claimant: Observation, views: Sequence[View]) -> str | None:
+    """Say why a node that claims to be primary must not have the writes, whatever else can be reached; None if it may.
+
+    A newer timeline was begun by a promotion: what the old primary took since, as its promoter couldn't stop it, is
+    lost once it is rewound.
+    """
+    ours = [view.observation for view in views if view.observation is not None]
+    if claimant.system_id != system_of(views):
+        return f"belongs to another cluster (system {claimant.system_id})"
+    newest = max((seen.timeline or 0 for seen in ours if seen.system_id == claimant.system_id), default=0)
+    if (claimant.timeline or 0) < newest:
+        return f"is the primary of timeline {claimant.timeline}, and timeline {newest} was begun already"
+    return None
 
 
 def lag_of(standby: Observation, history: Sequence[tuple[float, int]]) -> Lag | None:
@@ -115,10 +148,10 @@ def ejected(view: View, policy: Policy, system_id: int | None) -> str | None:
     reason = None
     if not view.reachable or seen is None:
         reason = "it can't be reached"
-    elif seen.role == "primary":
-        reason = "it is the primary"
     elif system_id is not None and seen.system_id != system_id:
         reason = f"it belongs to another cluster (system {seen.system_id}, not {system_id})"
+    elif seen.role == "primary":
+        reason = "it is the primary"
     elif view.weight == 0:
         reason = "its weight is 0"
     elif view.lag is None:
@@ -145,7 +178,7 @@ def readers(
     `without` leaves out nodes on which this read failed already.
     """
     primary = primary_of(views)
-    system_id = primary.observation.system_id if primary and primary.observation else None
+    system_id = system_of(views)
     fit = [view for view in views if ejected(view, policy, system_id) is None and view.name not in without]
     chosen = _by_weight([view for view in fit if view.lag is not None], roll)
     if after is not None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Literal
 
 from sqlalchemy import text
@@ -21,7 +22,7 @@ from chanuka_ops.db.parameters import Profile
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take twice as long to make, for each transaction
 class Options:
     """How a transaction is begun."""
 
@@ -40,6 +41,7 @@ def work(borrowed: Borrowed, options: Options, cluster: Cluster) -> Iterator[Con
     Errors: `OutcomeUnknown` where COMMIT got no answer; `DatabaseError` and below.
     """
     doubt: errors.OutcomeUnknown | None = None
+    theirs: BaseException | None = None
     committing = False
     try:
         with counted(borrowed, cluster), engines.translated():
@@ -50,6 +52,8 @@ def work(borrowed: Borrowed, options: Options, cluster: Cluster) -> Iterator[Con
                     except BaseException as error:
                         stop_if_interrupted(borrowed, error)
                         borrowed.raw.block_deadline = time.monotonic() + CLEAN_UP_S  # for the rollback
+                        if engines.driver_error(error) is None:
+                            theirs = error
                         raise
                     committing = True
             except Exception as error:
@@ -57,10 +61,12 @@ def work(borrowed: Borrowed, options: Options, cluster: Cluster) -> Iterator[Con
                     doubt = _doubt(borrowed, error)
                 raise
     except errors.ConnectionLost:
-        if doubt is None:
+        if theirs is None and doubt is None:
             raise
     finally:
         borrowed.node.give_back(borrowed)
+    if theirs is not None:  # the rollback got no answer, which must not hide why there was one
+        raise theirs
     if doubt is not None:
         raise doubt
 
@@ -79,12 +85,16 @@ def _doubt(borrowed: Borrowed, error: Exception) -> errors.OutcomeUnknown | None
 
 def _opened(borrowed: Borrowed, options: Options) -> RootTransaction:
     borrowed.raw.block_deadline = moment(options.deadline_s)
-    stated: dict[str, object] = {"postgresql_readonly": options.read_only}
+    if borrowed.raw.read_only is not options.read_only:  # it stays so: whoever has the connection next says for himself
+        borrowed.raw.read_only = options.read_only
+    stated: dict[str, object] = {}
     if options.isolation is not None:
         stated["isolation_level"] = options.isolation
     if options.deferrable:
         stated["postgresql_deferrable"] = True
-    transaction = borrowed.connection.execution_options(**stated).begin()
+    if stated:  # undone by SQLAlchemy when the connection is given back; it costs as much as all the rest
+        borrowed.connection.execution_options(**stated)
+    transaction = borrowed.connection.begin()
     if borrowed.node.settings.pooler == "transaction":
         settings = parameters.session_settings(
             borrowed.node.settings, options.profile, lock_timeout_s=options.lock_timeout_s
@@ -99,27 +109,27 @@ def moment(deadline_s: float | None) -> float | None:
     return None if deadline_s is None else time.monotonic() + deadline_s
 
 
-@contextmanager
-def counted(borrowed: Borrowed, cluster: Cluster) -> Iterator[None]:
-    """Have a failure of the server count against it, and a demoted primary be forgotten."""
-    try:
-        yield
-    except errors.DeadlineExceeded:
-        if not borrowed.raw.closed:  # another server's
-            raise
-        borrowed.node.metrics.count("deadlines")
-        borrowed.node.failed(classify.FailureClass.AVAILABILITY)
-        cluster.forget_writer(borrowed.node)
-        raise
-    except errors.ConnectionLost as error:
-        if not borrowed.raw.closed:
-            raise
-        borrowed.node.metrics.count("lost")
-        borrowed.node.failed(classify.of_session(error.sqlstate, lost=True, phase=Phase.IN_TRANSACTION).counts)
-        raise
-    except errors.ReadOnlyServer:
-        cluster.forget_writer(borrowed.node)
-        raise
+class counted:  # noqa: N801 - used as a function
+    """Have a failure of the server within the block count against it, and a demoted primary be forgotten."""
+
+    __slots__ = ("_borrowed", "_cluster")
+
+    def __init__(self, borrowed: Borrowed, cluster: Cluster) -> None:
+        self._borrowed, self._cluster = borrowed, cluster
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        node, closed = self._borrowed.node, error is not None and self._borrowed.raw.closed
+        if isinstance(error, errors.ReadOnlyServer):
+            self._cluster.forget_writer(node)
+        elif isinstance(error, errors.DeadlineExceeded) and closed:  # where it isn't, it was another server's
+            node.metrics.count("deadlines")
+            node.failed(classify.FailureClass.AVAILABILITY)
+            self._cluster.forget_writer(node)
+        elif isinstance(error, errors.ConnectionLost) and closed:
+            node.metrics.count("lost")
+            node.failed(classify.of_session(error.sqlstate, lost=True, phase=Phase.IN_TRANSACTION).counts)
 
 
 def stop_if_interrupted(borrowed: Borrowed, error: BaseException) -> None:

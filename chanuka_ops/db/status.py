@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from chanuka_ops.db import engines
+from chanuka_ops.db import engines, router
 from chanuka_ops.db.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ def snapshot(cluster: Cluster) -> dict[str, Any]:
 def _nodes(cluster: Cluster) -> list[dict[str, Any]]:
     views = cluster.views()
     out = cluster.ejected(views) if cluster.reads_routed else {}
+    primary = router.primary_of(views)
     shown = []
     for node, view in zip(cluster.nodes, views, strict=True):
         seen = view.observation if view.reachable else None
@@ -43,7 +44,7 @@ def _nodes(cluster: Cluster) -> list[dict[str, Any]]:
                 "lag_bytes": view.lag.bytes if seen and view.lag else None,
                 "lag_s": round(view.lag.seconds, 3) if seen and view.lag else None,
                 "timeline": seen.timeline if seen else None,
-                "ejected": None if seen is not None and seen.role == "primary" else out.get(node.name),
+                "ejected": None if view is primary else out.get(node.name),
                 **node.to_json(),
             }
         )
@@ -62,6 +63,7 @@ def reset_breakers(cluster: Cluster) -> list[dict[str, str]]:
 
 def shut(cluster: Cluster, *, drain_s: float) -> None:
     """Wait for what is in use, cancel and close what is left then, and say which line had it."""
+    cluster.stop()
     give_up = time.monotonic() + drain_s
     slots = [one for node in cluster.nodes for one in (node.slots, node.dedicated_slots)]
     while any(one.in_use for one in slots) and time.monotonic() < give_up:

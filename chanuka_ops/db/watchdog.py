@@ -28,6 +28,7 @@ SERVER_FIRST_S = 0.1
 CANCEL_S = 0.15
 GRACE_S = 0.1
 POLL_S = 0.1
+CLEAN_UP_S = 2.0  # for a rollback: what can't be rolled back by then is closed
 
 
 class PeerSilent(psycopg.OperationalError):
@@ -45,7 +46,9 @@ class WatchedConnection(psycopg.Connection[Any]):
     ping_s: float = 3.0
     retires_at: float = float("inf")  # of the monotonic clock
     applied_name: str = ""  # the application_name in force
+    applied_for: object = None  # the operation that it was made of
     target: DatabaseSettings | None = None  # the server it goes to
+    _given_up: str = ""  # why, once it was
 
     def _limit_s(self) -> float | None:
         ends = deadline.acquiring.get()
@@ -61,6 +64,10 @@ class WatchedConnection(psycopg.Connection[Any]):
 
         Errors: `PeerSilent`, and what the exchange itself raises.
         """
+        if self._given_up:  # what ends a COPY asks once more, and must not hide why it ended
+            raise PeerSilent(self._given_up)
+        if self.block_deadline is not None and time.monotonic() >= self.block_deadline and not deadline.acquiring.get():
+            return self._refuse(gen)
         limit_s = self._limit_s()
         if limit_s is None or (timeout is not None and timeout < limit_s):
             return super().wait(gen, interval, timeout)
@@ -68,6 +75,19 @@ class WatchedConnection(psycopg.Connection[Any]):
             return super().wait(gen, interval, limit_s)
         except _WaitTimeout:
             return self._give_up(gen, limit_s)
+
+    def _refuse(self, gen: Generator[Any, Any, Any]) -> Any:
+        """Begin nothing more when the block's time is up: what is quick would never meet a limit of its own."""
+        if self.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:  # in the midst of a COPY
+            return self._give_up(gen, 0.0)
+        gen.close()
+        raise psycopg.errors.QueryCanceled("the time of the block was up: nothing more was sent")
+
+    def rollback(self) -> None:
+        """Roll back. That has a time of its own: the block's may be up."""
+        if self.block_deadline is not None:
+            self.block_deadline = time.monotonic() + CLEAN_UP_S
+        super().rollback()
 
     def _give_up(self, gen: Generator[Any, Any, Any], limit_s: float) -> Any:
         try:
@@ -80,4 +100,5 @@ class WatchedConnection(psycopg.Connection[Any]):
                 return waiting.wait(gen, self.pgconn.socket, interval=GRACE_S, timeout=GRACE_S)
         self.pgconn.finish()
         log.warning("the server said nothing for %.1f s: given up", limit_s, extra={"event": "db.silent"})
-        raise PeerSilent(f"the server said nothing for {limit_s:.1f} s, and nothing to a request to cancel")
+        self._given_up = f"the server said nothing for {limit_s:.1f} s, and nothing to a request to cancel"
+        raise PeerSilent(self._given_up)

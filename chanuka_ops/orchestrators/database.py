@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import text
 
@@ -68,6 +68,19 @@ class DatabaseOrchestrator:
     def probe(self) -> Probe:
         """Ask the server what it is. Errors: `ConnectError`."""
         return self.manager.probe()
+
+    def status(self) -> dict[str, Any]:
+        """Look at every server of the database now, and say what is found and counted; the connection budget with it.
+
+        A server that can't be reached is no error here: its role is "unknown".
+        """
+        self.manager.look()
+        found = self.manager.snapshot()
+        budget: dict[str, Any] | None = None
+        with suppress(errors.DatabaseError):  # then the nodes say it
+            counted = self.manager.budget()
+            budget = {"needed": counted.needed, "available": counted.available, "fits": counted.fits}
+        return {"database": self.name, **found, "budget": budget}
 
     def setup(self) -> tuple[bool, Migrated]:
         """Make the database if it isn't there, and migrate it to the newest revision: (whether it was made, steps).

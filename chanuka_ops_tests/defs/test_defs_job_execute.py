@@ -63,10 +63,15 @@ def test_nightly_from_the_repositorys_root(env: dict[str, str], tmp_path: Path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("cwd", [ROOT, None])
 def test_a_database_that_is_down(base_environment: dict[str, str], tmp_path: Path, cwd: Path | None) -> None:
-    env = {**base_environment, "DATABASE_URL": "postgresql://ops:hunter2@127.0.0.1:1/chanuka"}
+    env = {
+        **base_environment,
+        "DATABASE_URL": "postgresql://ops:hunter2@127.0.0.1:1/chanuka",
+        "CHANUKA__OPERATIONS__RUNS__RETRY_WAIT": "10ms",
+    }
     ran = executed("nightly", env, cwd or tmp_path)
     assert ran.status != 0
-    assert "TargetUnavailable: can't connect to ops:***@127.0.0.1:1/chanuka: nobody answers there" in ran.output
+    assert "TargetUnavailable: can't connect to ops:***@127.0.0.1:1/chanuka: nobody listens there" in ran.output
+    assert ran.output.count("STEP_UP_FOR_RETRY") == 3, "longer waits are Dagster's"
     assert "hunter2" not in ran.output
 
 

@@ -18,8 +18,8 @@ from chanuka_ops.backup import fingerprint
 from chanuka_ops.backup.model import Created
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings
-from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.engines import translated
+from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import wait_until

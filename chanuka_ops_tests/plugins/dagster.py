@@ -27,6 +27,7 @@ def definitions(base_environment: Mapping[str, str], tmp_path: Path, monkeypatch
     for name, value in base_environment.items():
         if name.startswith(OURS):
             monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CHANUKA__OPERATIONS__RUNS__RETRY_WAIT", "10ms")
     monkeypatch.chdir(tmp_path)
 
     def load(**environ: str) -> dg.Definitions:

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chanuka_ops.config import DatabaseSettings, ReplicaSettings
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import run, wait_until
 from chanuka_ops_tests.plugins.nodes import PATIENCE_S, Node, cluster_template, opened
@@ -94,6 +96,11 @@ class Cluster:
     def nodes(self) -> tuple[Replica, Replica, Replica]:
         return self.primary, self.sync, self.asynchronous
 
+    @property
+    def settings(self) -> DatabaseSettings:
+        """How to connect to all three."""
+        return across(*self.nodes)
+
     def caught_up(self, leader: Replica | None = None) -> None:
         """Wait until every standby that is running has applied all that the leader (the primary) has written."""
         leader = leader or self.primary
@@ -106,6 +113,12 @@ class Cluster:
         """Who streams from the leader (the primary), and its `sync_state`."""
         query = "select application_name, sync_state from pg_stat_replication where state = 'streaming'"
         return dict((leader or self.primary).query(query))
+
+
+def across(first: Node, *replicas: Node, **changed: Any) -> DatabaseSettings:
+    """The settings of a database that the first node is asked for first, and the others replicate."""
+    entries = tuple(ReplicaSettings(url=node.settings().url) for node in replicas)
+    return first.settings().model_copy(update={"replicas": entries, **changed})
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import yaml
 
 from chanuka_ops import config
 from chanuka_ops.config import DatabaseSettings
+from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops_tests.plugins.processes import Cli, url_of
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,14 @@ def test_the_settings_shown_are_valid(tmp_path: Path) -> None:
     settings = config.load({}, tmp_path)
     assert settings.operations.backup.jobs == 4, "the overlay of the environment it names"
     assert tomllib.loads(body)["databases"]["main"]["pool"]["size"] == settings.database("main").pool.size
+
+
+@pytest.mark.postgres
+def test_the_code_shown_runs(manager: ConnectionManager) -> None:
+    for path, body in blocks("python"):
+        done = ["work ran"]
+        exec(compile(body, path.name, "exec"), {"manager": manager, "work": lambda _: done.pop()})  # noqa: S102 - our own documents
+        assert not done
 
 
 def test_the_storage_shown_is_yaml_of_dagsters_schema() -> None:

@@ -22,7 +22,7 @@ class DrillConfig(dg.Config):
 @dg.op(ins={"after": dg.In(dg.Nothing)}, tags={"kind": "backup"})
 def take_backup(context: dg.OpExecutionContext, db: DatabaseResource) -> str:
     """Take a backup with a fingerprint of its source, and reread every byte of it."""
-    with readable():
+    with db.working():
         created = db.orchestrator.backup()
         verified = require_whole(db.orchestrator.verify(created.backup_id))
     metadata: dict[str, dg.MetadataValue] = {
@@ -37,7 +37,8 @@ def take_backup(context: dg.OpExecutionContext, db: DatabaseResource) -> str:
         "rows": dg.MetadataValue.int(created.rows),
     }
     context.log_event(dg.AssetMaterialization(backups_key(db.database), metadata=metadata))
-    context.add_output_metadata({k: v for k, v in metadata.items() if not k.startswith("dagster/")})
+    shown = {k: v for k, v in metadata.items() if not k.startswith("dagster/")}
+    context.add_output_metadata({**shown, **db.connection_metadata()})
     return created.backup_id
 
 

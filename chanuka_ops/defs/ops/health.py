@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from chanuka_ops.defs.assets import health_key
-from chanuka_ops.defs.resources import DatabaseResource, readable
+from chanuka_ops.defs.resources import DatabaseResource
 from chanuka_ops.defs.tables import markdown
 from chanuka_ops.health.model import HealthReport, Status
 
@@ -18,12 +18,12 @@ class HealthConfig(dg.Config):
 @dg.op(tags={"kind": "health"})
 def check_health(context: dg.OpExecutionContext, db: DatabaseResource, config: HealthConfig) -> None:
     """Check the database's health. Findings don't fail the run; a server that can't be reached does."""
-    with readable():
+    with db.working():
         db.orchestrator.probe()
         report = db.orchestrator.health(config.only or None)
     metadata = health_metadata(report)
     context.log_event(dg.AssetMaterialization(health_key(db.database), metadata=metadata))
-    context.add_output_metadata(metadata)
+    context.add_output_metadata({**metadata, **db.connection_metadata()})
 
 
 def health_metadata(report: HealthReport) -> dict[str, dg.MetadataValue]:

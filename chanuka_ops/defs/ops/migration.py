@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from chanuka_ops.defs.assets import schema_key
-from chanuka_ops.defs.resources import DatabaseResource, readable
+from chanuka_ops.defs.resources import DatabaseResource
 from chanuka_ops.migrator.model import Migrated
 
 
@@ -17,21 +17,21 @@ class MigrateConfig(dg.Config):
 @dg.op(tags={"kind": "migration"})
 def apply_migrations(context: dg.OpExecutionContext, db: DatabaseResource, config: MigrateConfig) -> None:
     """Migrate up."""
-    with readable():
+    with db.working():
         migrated = db.orchestrator.migrate(config.to)
-    _report(context, db.database, migrated)
+    _report(context, db, migrated)
 
 
 @dg.op(tags={"kind": "migration"})
 def set_up_database(context: dg.OpExecutionContext, db: DatabaseResource) -> None:
     """Make the database if it isn't there, and migrate it to the newest revision."""
-    with readable():
+    with db.working():
         created, migrated = db.orchestrator.setup()
     context.log.info("the database was made" if created else "the database was there")
-    _report(context, db.database, migrated)
+    _report(context, db, migrated)
 
 
-def _report(context: dg.OpExecutionContext, database: str, migrated: Migrated) -> None:
+def _report(context: dg.OpExecutionContext, db: DatabaseResource, migrated: Migrated) -> None:
     metadata: dict[str, dg.MetadataValue] = {
         "from": dg.MetadataValue.text(migrated.before or "empty"),
         "to": dg.MetadataValue.text(migrated.after or "empty"),
@@ -39,5 +39,5 @@ def _report(context: dg.OpExecutionContext, database: str, migrated: Migrated) -
         "migration_seconds": dg.MetadataValue.float(float(sum(step.seconds for step in migrated.applied))),
         "attempts": dg.MetadataValue.int(sum(step.attempts for step in migrated.applied)),
     }
-    context.log_event(dg.AssetMaterialization(schema_key(database), metadata=metadata))
-    context.add_output_metadata(metadata)
+    context.log_event(dg.AssetMaterialization(schema_key(db.database), metadata=metadata))
+    context.add_output_metadata({**metadata, **db.connection_metadata()})

@@ -17,7 +17,7 @@ class OptimiseConfig(dg.Config):
 @dg.op(ins={"after": dg.In(dg.Nothing)}, tags={"kind": "optimisation"})
 def plan_and_apply(context: dg.OpExecutionContext, db: DatabaseResource, config: OptimiseConfig) -> None:
     """Plan, and apply what needs no approval."""
-    with readable():
+    with db.working():
         plan = db.orchestrator.optimise_plan()
         applied = db.orchestrator.optimise_apply(plan) if config.apply else []
     rows = [(a.kind, a.object, a.reason, a.sql) for a in plan.advice]
@@ -29,6 +29,7 @@ def plan_and_apply(context: dg.OpExecutionContext, db: DatabaseResource, config:
             "outcome": dg.MetadataValue.text(applied_said(applied)),
             "gained_bytes": dg.MetadataValue.int(sum(item.gained_bytes or 0 for item in applied)),
             "plan": markdown(("kind", "object", "reason", "statement"), rows),
+            **db.connection_metadata(),
         }
     )
     with readable():
