@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import socketserver
 import struct
 import threading
 from collections.abc import Iterator
@@ -30,28 +30,23 @@ ASKS_FOR_A_PASSWORD = b"R" + struct.pack("!II", 8, 3)
 @contextmanager
 def speaks(answer: bytes = b"", *, to_tls: bytes = b"N") -> Iterator[int]:
     """A port where a request for TLS is answered so, and a startup so; then it hangs up. With nothing, at once."""
-    listener = socket.create_server((LOCALHOST, 0))
 
-    def serve() -> None:
-        while True:
-            try:
-                client = listener.accept()[0]
-            except OSError:
-                return
-            with client, suppress(OSError):
-                client.settimeout(5)
-                while to_tls and len(client.recv(4096)) == 8:  # SSLRequest, GSSENCRequest
-                    client.sendall(to_tls)
-                client.sendall(answer)
+    class Talk(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.settimeout(5)
+            with suppress(OSError):
+                while to_tls and len(self.request.recv(4096)) == 8:  # SSLRequest, GSSENCRequest
+                    self.request.sendall(to_tls)
+                self.request.sendall(answer)
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
+    with socketserver.ThreadingTCPServer((LOCALHOST, 0), Talk) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join(10)
 
 
 def at(port: int, sslmode: str = "disable", password: str | None = None) -> DatabaseSettings:
