@@ -41,7 +41,8 @@ test-slow: $(STAMP) ## the slow ones: kill -9 in mid-backup, the whole demo, Dag
 test-all: $(STAMP) ## both
 	$(PYTEST)
 
-bench: $(STAMP) ## what a backup costs over PostgreSQL's own tools, as ratios
+bench: $(STAMP) ## what a backup and a connection cost over PostgreSQL's own tools and SQLAlchemy's own
+	$(BIN)/python benchmarks/connections.py
 	$(BIN)/python benchmarks/backup.py
 
 check: $(STAMP) ## format, lint, types, import contracts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 
 from chanuka_ops import errors
@@ -29,6 +29,7 @@ class Cluster:
 
     def __init__(self, nodes: Sequence[Node], routing: RoutingSettings, *, read_replicas: bool) -> None:
         self.nodes = list(nodes)
+        self.single = len(self.nodes) == 1  # then it is asked, whatever it is
         self.reads_routed = read_replicas and any(node.is_replica for node in nodes)
         self.fallbacks = 0  # reads that the primary served for want of a fit replica
         self.failovers = 0
@@ -37,11 +38,6 @@ class Cluster:
         self._writer: Node | None = None
         self._last_writer: Node | None = None
         self._lookout = Lookout(nodes, routing, self._compare)
-
-    @property
-    def single(self) -> bool:
-        """Whether there is only one server: then it is asked, whatever it is."""
-        return len(self.nodes) == 1
 
     def forget_writer(self, node: Node) -> None:
         """Find the primary anew before the next write."""
@@ -57,7 +53,7 @@ class Cluster:
         Errors: the `ConnectError` of the last server tried; `NotPrimary`; `PoolExhausted`.
         """
         if not self.single:
-            self._lookout.look(ends, within_s=float("inf"))
+            self._lookout.look(ends, within_s=self._lookout.blind_after_s if self._writer is None else float("inf"))
         give_up = min(ends, time.monotonic() + IN_PROCESS_S) if patient else 0.0
         told: errors.ConnectError | None = None
         for attempt in count(1):
@@ -110,8 +106,9 @@ class Cluster:
         try:
             reason = "is a standby" if node.is_standby(borrowed) else None
             if reason is None and not self.single and self._writer is not node:
-                node.observation = node.look(borrowed)
-                reason = router.usurps(node.observation, [one.view() for one in self.nodes])
+                seen = node.observation = node.look(borrowed)
+                claims = seen.role == "primary"  # a pooler in between may still say what another server said
+                reason = router.usurps(seen, [one.view() for one in self.nodes]) if claims else "is a standby"
         finally:
             if reason is not None:
                 node.give_back(borrowed)
@@ -140,53 +137,83 @@ class Cluster:
         """
         if not self.reads_routed:
             borrowed = self.on_writer(take, ends, must_write=False)
-            return borrowed if after is None else self._proved(borrowed, after, ends)
+            return borrowed if after is None else self._proved(borrowed, after, ends, self._routing.token_wait_s)
         self._lookout.look(ends, within_s=self._lookout.blind_after_s)
         names = self._readers(after, without)
         if not names:  # as after an outage: what is known may be what it was like
             self._lookout.look(ends, within_s=self._routing.probe_every_s)
             names = self._readers(after, without)
-        last: errors.DatabaseError | None = None
-        for position, name in enumerate(names):
-            node = next(node for node in self.nodes if node.name == name)
+        failures: dict[str, errors.DatabaseError] = {}
+        patience_ends = time.monotonic() + self._routing.token_wait_s
+        for node, waits in self._turns(names, after, failures):
             left_s = max(0.0, ends - time.monotonic())
             try:
-                borrowed = take(node, ends - left_s + left_s / (len(names) - position))
+                borrowed = take(node, ends - left_s + left_s / max(1, len(names) - len(failures)))
                 if after is not None:
-                    borrowed = self._proved(borrowed, after, ends)
+                    wait_s = patience_ends - time.monotonic() if waits else 0.0
+                    borrowed = self._proved(borrowed, after, ends, wait_s)
             except (errors.ConnectError, errors.ConnectionLost, errors.ReplicaTooStale, errors.PoolExhausted) as error:
-                last = error
+                failures[node.name] = error
                 continue
             if node.observation is not None and node.observation.role == "primary":
                 self.fallbacks += 1
             return borrowed
-        if last is not None and not isinstance(last, errors.ReplicaTooStale):
-            raise last
-        raise errors.ReplicaTooStale(f"no server may serve this read: {last or self._why(self.views())}")
+        last = list(failures.values())[-1:]
+        if last and not isinstance(last[0], errors.ReplicaTooStale):
+            raise last[0]
+        if not any(node.reachable for node in self.nodes):
+            raise errors.TargetUnavailable(f"no server can be reached: {self._why(failures)}")
+        raise errors.ReplicaTooStale(f"no server may serve this read: {self._why(failures)}")
+
+    def _turns(
+        self, names: Sequence[str], after: ConsistencyToken | None, failures: Mapping[str, errors.DatabaseError]
+    ) -> Iterator[tuple[Node, bool]]:
+        """Yield whom to ask next, and whether to wait there for the token's data.
+
+        One replica whose replay stands still must not hold up what another has already: each is asked once, then the
+        nearest is waited for, and then the primary is asked.
+        """
+        by_name = {node.name: node for node in self.nodes}
+        nodes = [by_name[name] for name in names]
+        if after is None:
+            yield from ((node, False) for node in nodes)
+            return
+        primary = router.primary_of(self.views())
+        replicas = [node for node in nodes if primary is None or node.name != primary.name]
+        yield from ((node, False) for node in replicas)
+        late = [
+            (node.observation.lsn, node)
+            for node in replicas
+            if isinstance(failures[node.name], errors.ReplicaTooStale)
+            and node.observation is not None
+            and node.observation.timeline == after.timeline
+        ]
+        yield from ((node, True) for _, node in sorted(late, key=lambda each: each[0], reverse=True))
+        yield from ((node, False) for node in nodes if node not in replicas)
 
     def _readers(self, after: ConsistencyToken | None, without: frozenset[str]) -> list[str]:
         return router.readers(self.views(), self._policy, roll=random.random(), after=after, without=without)  # noqa: S311
 
-    def _why(self, views: Sequence[View]) -> str:
-        out = self.ejected(views)
-        return "; ".join(f"{view.name}: {out[view.name] or 'it failed just now'}" for view in views)
+    def _why(self, failures: Mapping[str, errors.DatabaseError]) -> str:
+        out = self.ejected(self.views())
+        return "; ".join(f"{name}: {failures.get(name) or why or 'it was left out'}" for name, why in out.items())
 
     def ejected(self, views: Sequence[View]) -> dict[str, str | None]:
         """Say of each server, by name, why it gets no reads; None where it may have them."""
         system_id = router.system_of(views)
         return {view.name: router.ejected(view, self._policy, system_id) for view in views}
 
-    def _proved(self, borrowed: Borrowed, after: ConsistencyToken, ends: float) -> Borrowed:
+    def _proved(self, borrowed: Borrowed, after: ConsistencyToken, ends: float, wait_s: float) -> Borrowed:
         """Wait until the connection's own server holds the token's data, and give it back where that doesn't happen.
 
         Errors: `ReplicaTooStale`, `DatabaseError`.
         """
         node = borrowed.node
-        give_up = min(ends, time.monotonic() + self._routing.token_wait_s)
+        give_up = min(ends, time.monotonic() + wait_s)
         proved = False
         try:
             for attempt in count():
-                seen = node.look(borrowed)
+                seen = node.observation = node.look(borrowed)
                 proved = router.proven(after, seen)
                 # only a standby of the same history that is not there yet is worth waiting for
                 hopeless = (
@@ -199,9 +226,10 @@ class Cluster:
             if not proved:
                 node.give_back(borrowed)
         if not proved:
-            node.metrics.count("reads_refused_as_stale")
+            if hopeless or wait_s > 0:
+                node.metrics.count("reads_refused_as_stale")
             raise errors.ReplicaTooStale(
-                f"{node.name} can't be proved to hold what {after} stands for: it stands at"
+                f"it can't be proved to hold what {after} stands for, as it stands at"
                 f" {ConsistencyToken(seen.system_id, seen.timeline or 0, seen.lsn)}"
             )
         return borrowed

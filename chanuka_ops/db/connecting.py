@@ -269,12 +269,21 @@ def _ready(
     if database.pooler == "transaction":
         made.prepare_threshold = None  # the next transaction may be another server's session
     elif database.pooler == "session":
-        settings = parameters.session_settings(database, profile, lock_timeout_s=lock_timeout_s)
-        made.autocommit = True
-        for name, value in settings.items():
-            made.execute("select set_config(%s, %s, false)", (name, value))
-        made.autocommit = False
+        try:
+            _set(made, parameters.session_settings(database, profile, lock_timeout_s=lock_timeout_s))
+        except BaseException:
+            made.close()
+            raise
     return made
+
+
+def _set(made: WatchedConnection, settings: dict[str, str]) -> None:
+    """Have the settings in force that a session pooler doesn't pass on with the startup; ask who serves behind it."""
+    made.autocommit = True
+    for name, value in settings.items():
+        made.execute("select set_config(%s, %s, false)", (name, value))
+    made.server_pid = made.execute("select pg_backend_pid()").fetchall()[0][0]
+    made.autocommit = False
 
 
 def reachable(database: DatabaseSettings) -> bool:

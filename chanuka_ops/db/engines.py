@@ -69,9 +69,12 @@ class translated:  # noqa: N801 - used as a function; a generator would cost thr
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         driven = driver_error(error) if error is not None else None
-        if driven is None:
+        if driven is not None:
+            failure = translate(driven, self._phase)
+        elif isinstance(error, sa_exc.PendingRollbackError):
+            failure = errors.ConnectionLost("the connection broke and the block went on: nothing was committed")
+        else:
             return
-        failure = translate(driven, self._phase)
         try:
             raise failure from None
         finally:
@@ -121,7 +124,8 @@ def settings_of(connection: Connection) -> DatabaseSettings:
 
 def backend_pid(connection: Connection) -> int:
     """Return the server's process of a connection."""
-    return driver_connection(connection).info.backend_pid
+    raw = driver_connection(connection)
+    return raw.info.backend_pid if raw.server_pid is None else raw.server_pid
 
 
 def server_major(connection: Connection) -> int:

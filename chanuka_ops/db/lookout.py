@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from chanuka_ops.config import RoutingSettings
 from chanuka_ops.db import router
-from chanuka_ops.db.node import CLEAN_UP_S, Node
+from chanuka_ops.db.node import Node
 from chanuka_ops.db.router import View
+from chanuka_ops.db.watchdog import CLEAN_UP_S
 
 HISTORY = 300  # of the primary's positions; at one look a second, five minutes
 
@@ -40,11 +41,13 @@ class Lookout:
         self._stopped = False
 
     def look(self, ends: float, *, within_s: float) -> None:
-        """Look at all servers again, if that is due; wait for it by `ends`, if the last look is older than `within_s`.
+        """Look at all servers again, if that is due, and wait for it, if the last look is older than `within_s`.
 
-        A server that can't be reached is no error here.
+        That takes half of the time until `ends` at most: the rest is for what is wanted. A server that can't be reached
+        is no error here.
         """
         now = time.monotonic()
+        ends -= max(0.0, ends - now) / 2
         wait = now - self._seen_s > within_s
         if not wait and now - self._begun_s < self._every_s:
             return

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -84,10 +84,9 @@ class ConnectionManager:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
     def read(
         self, *, after: ConsistencyToken | None = None, isolation: Isolation | None = None
-    ) -> Iterator[Connection]:
+    ) -> AbstractContextManager[Connection]:
         """Enter a READ ONLY transaction on a server that may serve reads: a write in it fails loudly.
 
         With a token, what is read holds everything that was committed when the token was made.
@@ -95,8 +94,7 @@ class ConnectionManager:
         Errors: `ReplicaTooStale`; `DatabaseError` and below.
         """
         options = Options(isolation=isolation, read_only=True)
-        with work(self._reader(after, frozenset()), options, self._cluster) as connection:
-            yield connection
+        return work(lambda: self._reader(after, frozenset()), options, self._cluster)
 
     @contextmanager
     def transaction(
@@ -120,7 +118,7 @@ class ConnectionManager:
         borrowed = self._begin(options)
         self._here.inside = True
         try:
-            with work(borrowed, options, self._cluster) as connection:
+            with work(lambda: borrowed, options, self._cluster) as connection:
                 yield connection
         finally:
             self._here.inside = False
@@ -202,7 +200,7 @@ class ConnectionManager:
         repeater = Repeater(
             fn=fn,
             acquire=lambda without: self._reader(after, without) if read_only else self._begin(options),
-            work=lambda borrowed: work(borrowed, options, self._cluster),
+            work=lambda borrowed: work(lambda: borrowed, options, self._cluster),
             ask=self._ask,
             idempotent=idempotent,
             read_only=read_only,
@@ -216,13 +214,10 @@ class ConnectionManager:
         finally:
             self._here.inside = False
 
-    @contextmanager
-    def _ask(self) -> Iterator[Connection]:
+    def _ask(self) -> AbstractContextManager[Connection]:
         """Ask the primary something, without trying for long: the caller tries again."""
         options = Options(read_only=True)
-        borrowed = self._to_writer(Node.borrow, must_write=True, patient=False)
-        with work(borrowed, options, self._cluster) as connection:
-            yield connection
+        return work(lambda: self._to_writer(Node.borrow, must_write=True, patient=False), options, self._cluster)
 
     def token(self) -> ConsistencyToken:
         """Return a token that stands for everything committed by now: carry it to whoever must read that.

@@ -11,13 +11,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
 from chanuka_ops import context, errors
-from chanuka_ops.db import connecting, credentials, deadline, engines
+from chanuka_ops.db import connecting, credentials, deadline, engines, parameters
 from chanuka_ops.db.breaker_file import BreakerFile
 from chanuka_ops.db.budget import Budget, Room
 from chanuka_ops.db.classify import FailureClass
@@ -128,16 +127,13 @@ class Node:
             with engines.translated():
                 connection = engine.connect()
                 raw = engines.driver_connection(connection)
-                while raw.retires_at <= start:  # closed; the next look at it takes another, which may be as old
+                # closed, and the next look takes another: that may be as old, or have ended since the ping too
+                while raw.retires_at <= start or not self._named(raw):
                     connection.invalidate()
                     raw = engines.driver_connection(connection)
-                try:
-                    self._name(raw)
-                except psycopg.OperationalError:  # it ended since the ping: nothing was begun yet, another will do
-                    connection.invalidate()
-                    raw = engines.driver_connection(connection)
-                    self._name(raw)
             raw.block_deadline = None
+            if slots is self.slots and self.settings.pooler == "transaction":  # its last use may have had another
+                raw.statement_s = parameters.statement_s(self.settings, Profile.QUERY) or None
             slots.holds(number, raw)
             now = time.monotonic()
             borrowed = Borrowed(self, connection, raw, slots, number, now - start, now)
@@ -150,18 +146,15 @@ class Node:
                 slots.give_back(number)
         return borrowed
 
-    def _name(self, raw: WatchedConnection) -> None:
+    def _named(self, raw: WatchedConnection) -> bool:
         """Have the server show who works now: a pooled connection was another operation's before."""
         operation = context.current()
-        if raw.applied_for is operation:
-            return
-        name = operation.application_name()
-        if raw.applied_name != name and self.settings.pooler != "transaction":
-            raw.autocommit = True
-            raw.execute("select set_config('application_name', %s, false)", (name,))
-            raw.autocommit = False
-            raw.applied_name = name
-        raw.applied_for = operation
+        if raw.applied_for is not operation:
+            name = operation.application_name()
+            if raw.applied_name != name and self.settings.pooler != "transaction" and not raw.rename(name):
+                return False
+            raw.applied_for = operation
+        return True
 
     def give_back(self, borrowed: Borrowed) -> None:
         """Return a connection, rolled back, or closed where that can't be done soon."""
@@ -186,6 +179,10 @@ class Node:
                 raw = self._opened(request, ends)
             except connecting.Failed as failed:
                 error, counted = failed.failure.error, failed.failure.meaning.counts
+            except BaseException as stop:
+                if not isinstance(stop, Exception):
+                    raise stop.with_traceback(None) from None  # the frames within hold the password
+                raise
             else:
                 if self.gate is not None:
                     self.gate.succeeded()

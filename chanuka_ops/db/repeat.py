@@ -105,6 +105,8 @@ class Repeater(Generic[T]):
             return Retry.NEVER
         lost = isinstance(error, errors.ConnectionLost)
         retry = classify.of_session(error.sqlstate, lost=lost, phase=tried.phase).retry
+        if retry is Retry.REDISCOVER and self.read_only:  # it is `fn` that writes, where reading was asked for
+            return Retry.NEVER
         if retry is Retry.RESOLVE:  # a read only transaction has nothing to commit
             retry = Retry.IF_IDEMPOTENT
         if retry is Retry.IF_IDEMPOTENT and not (self.idempotent or self.read_only):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
+from psycopg.pq import TransactionStatus
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, RootTransaction
 
@@ -16,7 +17,7 @@ from chanuka_ops import errors
 from chanuka_ops.db import classify, engines, parameters
 from chanuka_ops.db.classify import Phase, Retry
 from chanuka_ops.db.cluster import Cluster
-from chanuka_ops.db.node import CLEAN_UP_S, Borrowed
+from chanuka_ops.db.node import Borrowed
 from chanuka_ops.db.parameters import Profile
 
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
@@ -35,11 +36,12 @@ class Options:
 
 
 @contextmanager
-def work(borrowed: Borrowed, options: Options, cluster: Cluster) -> Iterator[Connection]:
-    """Run a transaction on a connection, and give the connection back.
+def work(acquire: Callable[[], Borrowed], options: Options, cluster: Cluster) -> Iterator[Connection]:
+    """Get a connection, run a transaction on it, and give it back.
 
     Errors: `OutcomeUnknown` where COMMIT got no answer; `DatabaseError` and below.
     """
+    borrowed = acquire()
     doubt: errors.OutcomeUnknown | None = None
     theirs: BaseException | None = None
     committing = False
@@ -51,10 +53,11 @@ def work(borrowed: Borrowed, options: Options, cluster: Cluster) -> Iterator[Con
                         yield borrowed.connection
                     except BaseException as error:
                         stop_if_interrupted(borrowed, error)
-                        borrowed.raw.block_deadline = time.monotonic() + CLEAN_UP_S  # for the rollback
                         if engines.driver_error(error) is None:
                             theirs = error
                         raise
+                    if not options.read_only:
+                        _refuse_if_failed(borrowed)
                     committing = True
             except Exception as error:
                 if committing and not options.read_only:
@@ -71,6 +74,16 @@ def work(borrowed: Borrowed, options: Options, cluster: Cluster) -> Iterator[Con
         raise doubt
 
 
+def _refuse_if_failed(borrowed: Borrowed) -> None:
+    """Commit nothing that failed: the server would answer that COMMIT with a ROLLBACK, and no error."""
+    if borrowed.raw.pgconn.transaction_status == TransactionStatus.INERROR:
+        raise errors.DatabaseError(
+            "a statement failed and the block went on as if it had not: nothing was committed. For a part that may"
+            " fail by itself, use savepoint()",
+            sqlstate="25P02",
+        )
+
+
 def _doubt(borrowed: Borrowed, error: Exception) -> errors.OutcomeUnknown | None:
     """Say that nobody knows what became of a COMMIT, where the failure leaves that open."""
     driven = engines.driver_error(error)
@@ -85,8 +98,11 @@ def _doubt(borrowed: Borrowed, error: Exception) -> errors.OutcomeUnknown | None
 
 def _opened(borrowed: Borrowed, options: Options) -> RootTransaction:
     borrowed.raw.block_deadline = moment(options.deadline_s)
-    if borrowed.raw.read_only is not options.read_only:  # it stays so: whoever has the connection next says for himself
-        borrowed.raw.read_only = options.read_only
+    # None and not False: READ WRITE is refused by a standby for another reason (0A000), and outvotes an administrator's
+    # default_transaction_read_only; it stays so, as whoever has the connection next says for himself
+    wanted = True if options.read_only else None
+    if borrowed.raw.read_only is not wanted:
+        borrowed.raw.read_only = wanted
     stated: dict[str, object] = {}
     if options.isolation is not None:
         stated["isolation_level"] = options.isolation
@@ -96,6 +112,7 @@ def _opened(borrowed: Borrowed, options: Options) -> RootTransaction:
         borrowed.connection.execution_options(**stated)
     transaction = borrowed.connection.begin()
     if borrowed.node.settings.pooler == "transaction":
+        borrowed.raw.statement_s = parameters.statement_s(borrowed.node.settings, options.profile) or None
         settings = parameters.session_settings(
             borrowed.node.settings, options.profile, lock_timeout_s=options.lock_timeout_s
         )
@@ -121,7 +138,7 @@ class counted:  # noqa: N801 - used as a function
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         node, closed = self._borrowed.node, error is not None and self._borrowed.raw.closed
-        if isinstance(error, errors.ReadOnlyServer):
+        if isinstance(error, errors.ReadOnlyServer) and not self._borrowed.raw.read_only:
             self._cluster.forget_writer(node)
         elif isinstance(error, errors.DeadlineExceeded) and closed:  # where it isn't, it was another server's
             node.metrics.count("deadlines")

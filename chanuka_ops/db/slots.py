@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 _SHOWN = 5
 # Frames that stand between whoever asked for a connection and us.
 _OURS = ("chanuka_ops.db", "contextlib", "sqlalchemy")
+_DEPTH = 7  # who comes by way of the manager has at least so many frames of ours below
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class Slots:
     def __init__(self, limit: int, leak_after_s: float) -> None:
         self.limit = limit
         self.leak_after_s = leak_after_s
+        self.closed = False  # nobody gets one any more, nor who waits for one
         self.waiting = 0
         self.leaked = 0
         self._free: SimpleQueue[None] = SimpleQueue()  # as a semaphore: Python's own is a tenth as fast
@@ -58,13 +60,16 @@ class Slots:
     def take(self, timeout_s: float) -> int:
         """Take a slot; return its number for `give_back`.
 
-        Errors: `PoolExhausted` naming who holds them.
+        Errors: `PoolExhausted` naming who holds them; `ManagerClosed`.
         """
         self.warn_of_leaks()
         try:
             self._free.get_nowait()
         except Empty:
             self._wait(timeout_s)
+        if self.closed:
+            self._free.put(None)
+            raise _closed()
         number = next(self._numbers)
         file, line = _caller()
         self._holders[number] = Holder(file, line, time.monotonic())
@@ -84,8 +89,10 @@ class Slots:
             self.waiting -= 1
 
     def holds(self, number: int, connection: WatchedConnection) -> None:
-        """Note which connection a slot's holder has."""
+        """Note which connection a slot's holder has. Errors: `ManagerClosed`, where nobody looks at it any more."""
         self._holders[number].connection = connection
+        if self.closed:
+            raise _closed()
 
     def give_back(self, number: int) -> None:
         """Free a slot."""
@@ -111,8 +118,18 @@ class Slots:
                 )
 
 
+def _closed() -> errors.ManagerClosed:
+    return errors.ManagerClosed("the connection manager was closed while a connection was being got")
+
+
 def _caller() -> tuple[str, int]:
-    frame = sys._getframe(2)  # noqa: SLF001 - inspect.stack() reads source files: a thousand times slower
+    # inspect.stack() reads source files; and each frame that is looked at costs again when its function returns
+    try:
+        frame = sys._getframe(_DEPTH)  # noqa: SLF001
+    except ValueError:
+        frame = None
+    if frame is None or not _between(frame.f_globals.get("__name__", "")):
+        frame = sys._getframe(2)  # noqa: SLF001
     while frame.f_back is not None and _between(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

@@ -66,6 +66,8 @@ def shut(cluster: Cluster, *, drain_s: float) -> None:
     cluster.stop()
     give_up = time.monotonic() + drain_s
     slots = [one for node in cluster.nodes for one in (node.slots, node.dedicated_slots)]
+    for one in slots:
+        one.closed = True
     while any(one.in_use for one in slots) and time.monotonic() < give_up:
         time.sleep(DRAIN_POLL_S)
     for holder in [holder for one in slots for holder in one.holders()]:

@@ -48,6 +48,7 @@ class WatchedConnection(psycopg.Connection[Any]):
     applied_name: str = ""  # the application_name in force
     applied_for: object = None  # the operation that it was made of
     target: DatabaseSettings | None = None  # the server it goes to
+    server_pid: int | None = None  # the server's process, where a pooler gave a number of its own
     _given_up: str = ""  # why, once it was
 
     def _limit_s(self) -> float | None:
@@ -69,10 +70,11 @@ class WatchedConnection(psycopg.Connection[Any]):
         if self.block_deadline is not None and time.monotonic() >= self.block_deadline and not deadline.acquiring.get():
             return self._refuse(gen)
         limit_s = self._limit_s()
+        # not psycopg's own wait: at Ctrl-C, and there only, that waits for the server for ten seconds; see session.py
         if limit_s is None or (timeout is not None and timeout < limit_s):
-            return super().wait(gen, interval, timeout)
+            return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=timeout)
         try:
-            return super().wait(gen, interval, limit_s)
+            return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=limit_s)
         except _WaitTimeout:
             return self._give_up(gen, limit_s)
 
@@ -85,9 +87,24 @@ class WatchedConnection(psycopg.Connection[Any]):
 
     def rollback(self) -> None:
         """Roll back. That has a time of its own: the block's may be up."""
-        if self.block_deadline is not None:
-            self.block_deadline = time.monotonic() + CLEAN_UP_S
-        super().rollback()
+        if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE:  # as the pool does at each return
+            return
+        ends, self.block_deadline = self.block_deadline, time.monotonic() + CLEAN_UP_S
+        try:
+            super().rollback()
+        finally:
+            self.block_deadline = ends
+
+    def rename(self, name: str) -> bool:
+        """Have the server show that application_name; false where the session has ended."""
+        try:
+            self.autocommit = True
+            self.execute("select set_config('application_name', %s, false)", (name,))
+            self.autocommit = False
+        except psycopg.OperationalError:
+            return False
+        self.applied_name = name
+        return True
 
     def _give_up(self, gen: Generator[Any, Any, Any], limit_s: float) -> Any:
         try:

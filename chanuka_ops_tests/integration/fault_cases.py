@@ -14,6 +14,7 @@ from chanuka_ops.config import DatabaseSettings, PoolSettings, TimeoutSettings
 from chanuka_ops.db import engines
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.node import Node
+from chanuka_ops.postgres.process import wait_until
 from chanuka_ops_tests.plugins.backup import execute, scalars
 
 INSERT = text("insert into tokens values (:token)")
@@ -36,7 +37,11 @@ def insert(connection: Connection, token: str) -> int:
 
 def end(database: DatabaseSettings, pids: Iterable[int]) -> None:
     """End sessions, and wait until they're gone."""
-    execute(database, *(f"select pg_terminate_backend({pid}, 10000)" for pid in pids))
+    those = f"pg_stat_activity where pid in ({', '.join(map(str, pids))})"
+    execute(database, f"select pg_terminate_backend(pid) from {those}")
+    with ConnectionManager("look", database) as manager, manager.autocommit() as connection:
+        left = text(f"select count(*) from {those}")
+        assert wait_until(lambda: connection.execute(left).scalar_one() == 0, timeout_s=10, poll_s=0.002)
 
 
 def before_commit(connection: Connection, what: Callable[[], object]) -> None:

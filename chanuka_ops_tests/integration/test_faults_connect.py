@@ -21,7 +21,7 @@ from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.postgres.server import Server
 from chanuka_ops_tests.plugins.nodes import LOCALHOST, Node, free_port, opened
-from chanuka_ops_tests.plugins.proxy import Proxy, ProxyTo, through
+from chanuka_ops_tests.plugins.proxy import ProxyTo, through
 from chanuka_ops_tests.plugins.replicas import Template
 
 pytestmark = pytest.mark.postgres
@@ -42,12 +42,12 @@ def listed(ports: list[int], form: str) -> DatabaseSettings:
     """This host several times, in one of the forms that a URL has for it."""
     hosts = [LOCALHOST] * len(ports)
     pairs = [f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)]
-    query: dict[str, tuple[str, ...]] = {
+    queries: dict[str, dict[str, tuple[str, ...]]] = {
         "host:port,host:port": {"host": (",".join(pairs),)},
         "host=host:port&host=host:port": {"host": tuple(pairs)},
         "host,host port,port": {"host": (",".join(hosts),), "port": (",".join(map(str, ports)),)},
-    }[form]
-    url = URL.create(DRIVER, "postgres", database="postgres", query=query)
+    }
+    url = URL.create(DRIVER, "postgres", database="postgres", query=queries[form])
     return hasty(DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False))))
 
 

@@ -20,8 +20,8 @@ from chanuka_ops import errors
 from chanuka_ops.config import DatabaseSettings, PoolSettings, TimeoutSettings
 from chanuka_ops.db import engines
 from chanuka_ops.db.manager import ConnectionManager
-from chanuka_ops.db.node import CLEAN_UP_S
 from chanuka_ops.db.parameters import Profile
+from chanuka_ops.db.watchdog import CLEAN_UP_S
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.postgres.server import Server
 from chanuka_ops_tests.plugins.backup import execute, scalars
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.postgres
 STATEMENT_S = 1.0
 FREED_S = 0.5  # the claim: so long after the deadline
 SLACK_S = 1.5  # for a machine that does much else
+MUCH = "select repeat('x', 1000) from generate_series(1, 200000)"
 HUNG_S = 3.0  # how long the twin is watched
 
 
@@ -53,14 +54,23 @@ def counts(manager: ConnectionManager) -> dict[str, int]:
 
 
 @contextmanager
-def freed_by(deadline_s: float, what: str) -> Iterator[None]:
-    """The block takes as long as the deadline, and not much longer."""
+def ends(kind: type[errors.ChanukaError], what: str, deadline_s: float = STATEMENT_S) -> Iterator[list[Exception]]:
+    """The block ends in that failure, at the deadline or not much later."""
+    met: list[Exception] = []
     start = time.monotonic()
-    yield
+    with pytest.raises(kind) as caught:
+        yield met
     took_s = time.monotonic() - start
     print(f"{what}: {took_s:.3f} s, deadline {deadline_s:.1f} s")  # noqa: T201 - the figure
-    assert took_s >= deadline_s * 0.9
-    assert took_s < deadline_s + FREED_S + SLACK_S
+    assert deadline_s * 0.9 <= took_s < deadline_s + FREED_S + SLACK_S
+    assert type(caught.value) is kind
+    met.append(caught.value)
+
+
+def sqlstate_of(met: list[Exception]) -> str | None:
+    (failure,) = met
+    assert isinstance(failure, errors.DatabaseError)
+    return failure.sqlstate
 
 
 @pytest.fixture
@@ -83,12 +93,11 @@ def works(manager: ConnectionManager) -> bool:
 
 
 def test_a_statement_on_a_frozen_wire_frees_the_thread(wired: ConnectionManager, proxy: Proxy) -> None:
-    with freed_by(STATEMENT_S, "frozen wire"), pytest.raises(errors.DeadlineExceeded) as caught:  # noqa: SIM117
-        with wired.transaction() as connection:
-            proxy.freeze()
-            connection.execute(text("select 1"))
-    assert caught.value.sqlstate is None
-    assert "said nothing" in str(caught.value)
+    with ends(errors.DeadlineExceeded, "frozen wire") as met, wired.transaction() as connection:
+        proxy.freeze()
+        connection.execute(text("select 1"))
+    assert sqlstate_of(met) is None
+    assert "said nothing" in str(met[0])
     assert counts(wired)["deadlines"] == 1
     proxy.thaw()
     assert works(wired)
@@ -130,13 +139,12 @@ def stop(pid: int) -> None:
 def test_a_stopped_backend_frees_the_thread(wired: ConnectionManager) -> None:
     pids: list[int] = []
     try:
-        with freed_by(STATEMENT_S, "stopped backend"), pytest.raises(errors.DeadlineExceeded):  # noqa: SIM117
-            with wired.transaction() as connection:
-                pids.append(in_use(connection))
-                stop(pids[0])
-                connection.execute(text("select 1"))
+        with ends(errors.DeadlineExceeded, "stopped backend"), wired.transaction() as connection:
+            pids.append(in_use(connection))
+            stop(pids[0])
+            connection.execute(text("select 1"))
         with wired.transaction() as connection:
-            assert in_use(connection) != pids[0], "the server lives: another backend serves, with the first still stopped"
+            assert in_use(connection) != pids[0], "the server lives: another backend serves"
     finally:
         os.kill(pids[0], signal.SIGCONT)
 
@@ -164,10 +172,9 @@ def node(replication_template: Template, state_dir: Path) -> Iterator[Node]:
 def test_a_server_that_is_stopped_as_a_whole_frees_the_thread(node: Node) -> None:
     with ConnectionManager("main", impatient(node.settings(), acquire_timeout_s=2)) as manager:
         try:
-            with freed_by(STATEMENT_S, "stopped server"), pytest.raises(errors.DeadlineExceeded):  # noqa: SIM117
-                with manager.transaction() as connection:
-                    node.freeze(backends=True)
-                    connection.execute(text("select 1"))
+            with ends(errors.DeadlineExceeded, "stopped server"), manager.transaction() as connection:
+                node.freeze(backends=True)
+                connection.execute(text("select 1"))
             start = time.monotonic()
             with pytest.raises(errors.TargetUnavailable, match="says nothing"):
                 works(manager)
@@ -179,20 +186,19 @@ def test_a_server_that_is_stopped_as_a_whole_frees_the_thread(node: Node) -> Non
 
 
 def test_a_commit_on_a_frozen_wire_is_in_doubt(wired: ConnectionManager, proxy: Proxy) -> None:
-    with freed_by(STATEMENT_S, "COMMIT"), pytest.raises(errors.OutcomeUnknown, match="COMMIT on .* got no answer"):  # noqa: SIM117
-        with wired.transaction() as connection:
-            connection.execute(text("insert into t values (1)"))
-            proxy.freeze()
+    with ends(errors.OutcomeUnknown, "COMMIT") as met, wired.transaction() as connection:
+        connection.execute(text("insert into t values (1)"))
+        proxy.freeze()
+    assert "got no answer" in str(met[0])
     assert counts(wired)["commits_in_doubt"] == 1
     proxy.thaw()
     assert works(wired)
 
 
 def test_a_commit_of_a_reader_is_never_in_doubt(wired: ConnectionManager, proxy: Proxy) -> None:
-    with freed_by(STATEMENT_S, "a reader's COMMIT"), pytest.raises(errors.DeadlineExceeded):  # noqa: SIM117
-        with wired.read() as connection:
-            connection.execute(text("select 1"))
-            proxy.freeze()
+    with ends(errors.DeadlineExceeded, "a reader's COMMIT"), wired.read() as connection:
+        connection.execute(text("select 1"))
+        proxy.freeze()
     assert "commits_in_doubt" not in counts(wired)
 
 
@@ -200,7 +206,7 @@ def test_a_rollback_on_a_frozen_wire_is_waited_for_only_so_long(
     wired: ConnectionManager, proxy: Proxy, database: DatabaseSettings
 ) -> None:
     start = time.monotonic()
-    with pytest.raises(KeyError, match="the caller's own"), wired.transaction() as connection:
+    with pytest.raises(KeyError, match="the caller's own"), wired.transaction() as connection:  # noqa: PT012 - it must be in it first
         connection.execute(text("insert into t values (1)"))
         proxy.freeze()
         raise KeyError("the caller's own")
@@ -216,29 +222,30 @@ def test_a_rollback_on_a_frozen_wire_is_waited_for_only_so_long(
 def test_a_copy_through_the_drivers_connection_frees_the_thread(
     wired: ConnectionManager, proxy: Proxy, way: str
 ) -> None:
-    with freed_by(STATEMENT_S, f"COPY {way}"), pytest.raises(errors.DeadlineExceeded):  # noqa: SIM117
-        with wired.transaction() as connection:
-            raw = engines.driver_connection(connection)
-            if way == "out":
-                with raw.cursor().copy("copy (select repeat('x', 1000) from generate_series(1, 200000)) to stdout") as copy:
-                    copy.read()
-                    proxy.freeze()
-                    while copy.read():
-                        pass
-            else:
-                with raw.cursor().copy("copy t from stdin") as copy:
-                    proxy.freeze()
-                    while True:  # until nothing on the way takes any more
-                        copy.write("1\n" * 10000)
+    with ends(errors.DeadlineExceeded, f"COPY {way}"), wired.transaction() as connection:
+        raw = engines.driver_connection(connection)
+        if way == "out":
+            with raw.cursor().copy(f"copy ({MUCH}) to stdout") as copy:
+                copy.read()
+                proxy.freeze()
+                while copy.read():
+                    pass
+        else:
+            with raw.cursor().copy("copy t from stdin") as copy:
+                proxy.freeze()
+                while True:  # until nothing on the way takes any more
+                    copy.write("1\n" * 10000)
     proxy.thaw()
     assert works(wired)
 
 
 def test_a_deadline_of_the_block_holds_where_statements_have_none(wired: ConnectionManager, proxy: Proxy) -> None:
-    with freed_by(1.0, "deadline_s, maintenance"), pytest.raises(errors.DeadlineExceeded):  # noqa: SIM117
-        with wired.transaction(profile=Profile.MAINTENANCE, deadline_s=1.0) as connection:
-            proxy.freeze()
-            connection.execute(text("select 1"))
+    with (
+        ends(errors.DeadlineExceeded, "deadline_s, maintenance"),
+        wired.transaction(profile=Profile.MAINTENANCE, deadline_s=1.0) as connection,
+    ):
+        proxy.freeze()
+        connection.execute(text("select 1"))
     proxy.thaw()
     assert works(wired)
 
@@ -246,12 +253,14 @@ def test_a_deadline_of_the_block_holds_where_statements_have_none(wired: Connect
 def test_a_deadline_of_the_block_bounds_its_statements_together(database: DatabaseSettings) -> None:
     done = 0
     with ConnectionManager("main", database) as manager:
-        with freed_by(1.0, "deadline_s, many statements"), pytest.raises(errors.StatementTimeout) as caught:  # noqa: SIM117
-            with manager.autocommit(deadline_s=1.0) as connection:
-                while True:
-                    connection.execute(text("select pg_sleep(0.3)"))
-                    done += 1
-        assert caught.value.sqlstate == "57014", "the server lives: it was asked to cancel, and says so itself"
+        with (
+            ends(errors.StatementTimeout, "deadline_s, many statements") as met,
+            manager.autocommit(deadline_s=1.0) as connection,
+        ):
+            for _ in range(100):
+                connection.execute(text("select pg_sleep(0.3)"))
+                done += 1
+        assert sqlstate_of(met) == "57014", "the server lives: it was asked to cancel, and says so itself"
         assert done == 3
         with manager.transaction() as connection:
             busy = "select count(*) from pg_stat_activity where query like '%pg_sleep(0.3)%' and state = 'active'"
@@ -262,11 +271,10 @@ def test_a_deadline_of_the_block_bounds_its_statements_together(database: Databa
 
 def test_a_slow_server_that_lives_says_itself_that_the_time_is_up(wired: ConnectionManager) -> None:
     pids = []
-    with freed_by(STATEMENT_S, "slow and alive"), pytest.raises(errors.StatementTimeout) as caught:  # noqa: SIM117
-        with wired.transaction() as connection:
-            pids.append(in_use(connection))
-            connection.execute(text("select pg_sleep(30)"))
-    assert caught.value.sqlstate == "57014"
+    with ends(errors.StatementTimeout, "slow and alive") as met, wired.transaction() as connection:
+        pids.append(in_use(connection))
+        connection.execute(text("select pg_sleep(30)"))
+    assert sqlstate_of(met) == "57014"
     with wired.transaction() as connection:
         pids.append(in_use(connection))
     assert pids[0] == pids[1], "nothing is wrong with the connection"

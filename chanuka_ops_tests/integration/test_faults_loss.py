@@ -63,7 +63,7 @@ class Wire:
         """From now on what the server's side sends arrives nowhere: no answer, and no acknowledgement."""
         words = ("ip", "neigh", "replace", CLIENT, "lladdr", NOBODY, "nud", "permanent", "dev", self.device)
         ours = f"/proc/{os.getpid()}/ns/net"  # a thread of the client's namespace may be who asks
-        subprocess.run(words, check=True, timeout=5, preexec_fn=lambda: into(ours))  # noqa: PLW1509 - two system calls
+        subprocess.run(words, check=True, timeout=5, preexec_fn=lambda: into(ours))
 
     def inside(self, work: Callable[[], Any], *, wait_s: float) -> list[Any]:
         """Run it on a thread of the client's namespace; return what it returned, or nothing if it still hangs then."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
@@ -113,9 +113,10 @@ def test_what_may_not_be_repeated_is_not(manager: ConnectionManager, database: D
 def test_repeating_ends_where_every_try_fails(manager: ConnectionManager, database: DatabaseSettings) -> None:
     plant(database)
     work = Broken(database, always=True)
+    start = time.monotonic()
     with pytest.raises(errors.ConnectionLost) as caught:
-        took_s = seconds(lambda: manager.run_transaction(work, idempotent=True))
-        assert took_s < 10
+        manager.run_transaction(work, idempotent=True)
+    assert time.monotonic() - start < 10
     assert work.calls > 1
     assert tokens(database) == []
     assert caught.value.sqlstate == "57P01"
@@ -135,7 +136,9 @@ def test_sessions_that_are_ended_all_at_once_are_no_server_that_is_down(database
     with ConnectionManager("main", pooled(database, AT_WORK)) as manager, ThreadPoolExecutor(AT_WORK) as threads:
         tries: list[list[int]] = [[] for _ in range(AT_WORK)]
         runs = [
-            threads.submit(manager.run_transaction, lambda connection, mine=mine: once(connection, mine), idempotent=True)
+            threads.submit(
+                manager.run_transaction, lambda connection, mine=mine: once(connection, mine), idempotent=True
+            )
             for mine in tries
         ]
         together.wait()
@@ -160,19 +163,19 @@ def test_a_pooled_connection_shows_who_has_it_now(database: DatabaseSettings) ->
 
 
 def test_the_name_is_sent_only_when_it_is_another(database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[str] = []
-    genuine = WatchedConnection.execute
+    sent: list[object] = []
+    genuine: Any = WatchedConnection.execute
 
-    def counting(self: WatchedConnection, query: str, *args: object) -> psycopg.Cursor:
+    def counting(self: WatchedConnection, query: object, *args: object) -> object:
         sent.append(query)
-        return genuine(self, query, *args)  # type: ignore[arg-type]  # as it came
+        return genuine(self, query, *args)
 
     monkeypatch.setattr(WatchedConnection, "execute", counting)
     with ConnectionManager("main", pooled(database, 1)) as manager:
         for run_id in ("one", "one", "one", "other", "other"):
             with context.scope(operation="work", run_id=run_id):
                 pids_of(manager, 1)
-    assert len([query for query in sent if "application_name" in query]) == 1
+    assert len([query for query in sent if "application_name" in str(query)]) == 1
 
 
 def test_a_connection_that_is_too_old_is_replaced_when_it_is_next_wanted(database: DatabaseSettings) -> None:
@@ -197,9 +200,9 @@ def test_replacing_one_that_is_too_old_gives_no_other_that_is(database: Database
 
 def idle(manager: ConnectionManager) -> list[WatchedConnection]:
     """The connections in the pool."""
-    pool = node_of(manager).pooled.pool
-    records = [pool._do_get() for _ in range(pool.checkedin())]  # type: ignore[attr-defined]  # a QueuePool
-    found = [record.dbapi_connection for record in records]
+    pool: Any = node_of(manager).pooled.pool
+    records = [pool._do_get() for _ in range(pool.checkedin())]
+    found: list[Any] = [record.dbapi_connection for record in records]
     for record in records:
         pool._do_return_conn(record)
     return found
@@ -212,13 +215,13 @@ def test_a_session_that_ends_between_the_look_at_it_and_its_first_use_is_replace
     with ConnectionManager("main", pooled(database, 1)) as manager:
         node = node_of(manager)
         before = pids_of(manager, 1)
-        genuine = node._name
+        genuine = node._named
 
-        def late(raw: WatchedConnection) -> None:
+        def late(raw: WatchedConnection) -> bool:
             if raw.info.backend_pid in before:
                 end(database, before)
-            genuine(raw)
+            return genuine(raw)
 
-        monkeypatch.setattr(node, "_name", late)
+        monkeypatch.setattr(node, "_named", late)
         with context.scope(operation="another"), manager.transaction() as connection:
             assert engines.backend_pid(connection) not in before

@@ -148,9 +148,13 @@ def node(replication_template: Template, session_dir: Path) -> Iterator[Node]:
         few = {"max_connections": "12", "superuser_reserved_connections": "3", "max_wal_senders": "0"}
         started.configure(**few)
         started.start()
-        for role in ("secretive login password 'right'", "sleeper nologin", "limited login connection limit 0", "plain"):
+        for role in (
+            "secretive login password 'right'",
+            "sleeper nologin",
+            "full login connection limit 0",
+            "plain login",
+        ):
             started.query(f"create role {role}")
-        started.query("alter role plain login")
         yield started
 
 
@@ -160,7 +164,7 @@ CASES: dict[str, tuple[str, str | None, str, str, type[errors.ConnectError]]] = 
     "a missing role": ("nobody", None, "postgres", "28000", errors.AuthenticationFailed),
     "a role that may not log in": ("sleeper", None, "postgres", "28000", errors.AuthenticationFailed),
     "a missing database": ("plain", None, "nowhere", "3D000", errors.DatabaseMissing),
-    "a role without a slot": ("limited", None, "postgres", "53300", errors.TargetSaturated),
+    "a role without a slot": ("full", None, "postgres", "53300", errors.TargetSaturated),
 }
 
 

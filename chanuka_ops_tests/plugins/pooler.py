@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ POOL_SIZE = 2
 PLACES = "/usr/sbin:/usr/local/sbin:/opt/homebrew/bin"  # an ordinary account's PATH lacks the first
 CONFIGURATION = """
 [databases]
-* = host={socket_dir} port={server_port}
+* = host={server_host} port={server_port}
 
 [pgbouncer]
 listen_addr = {host}
@@ -34,7 +35,7 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = trust
 auth_file = {home}/users.txt
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = {pool_size}
 max_client_conn = 100
 """
@@ -54,23 +55,23 @@ class Pooler:
         return DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False)))
 
 
-@pytest.fixture
-def pgbouncer(server: Server, session_dir: Path) -> Iterator[Pooler]:
-    """A PgBouncer of the test's own."""
+@contextmanager
+def pooling(directory: Path, host: str | Path, port: int, user: str, *, mode: str = "transaction") -> Iterator[Pooler]:
+    """Run one in front of the server there, for the block. Its `mode` may be "session" too."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path=PLACES)
     if program is None:
         pytest.skip("the program pgbouncer isn't installed")
     account = homes.server_account()  # it refuses to run as root, and must pass into the socket's directory
-    preferred = session_dir / f"pgbouncer-{uuid.uuid4().hex[:8]}"
+    preferred = directory / f"pgbouncer-{uuid.uuid4().hex[:8]}"
     home = homes.make_home(preferred, account)
-    port = free_port()
+    own = free_port()
     text = CONFIGURATION.format(
-        socket_dir=server.socket_dir, server_port=PORT, host=LOCALHOST, port=port, home=home, pool_size=POOL_SIZE
+        server_host=host, server_port=port, host=LOCALHOST, port=own, home=home, pool_size=POOL_SIZE, mode=mode
     )
-    for name, content in (("pgbouncer.ini", text), ("users.txt", f'"{server.superuser}" ""\n')):
+    for name, content in (("pgbouncer.ini", text), ("users.txt", f'"{user}" ""\n')):
         (home / name).write_text(content, encoding="utf-8")
         (home / name).chmod(0o644)
-    info = f"host={LOCALHOST} port={port} user={server.superuser} dbname=postgres connect_timeout=2"
+    info = f"host={LOCALHOST} port={own} user={user} dbname=postgres connect_timeout=2"
     try:
         with started([program, home / "pgbouncer.ini"], account=account, cwd=Path("/")) as running:
             assert wait_until(
@@ -78,7 +79,21 @@ def pgbouncer(server: Server, session_dir: Path) -> Iterator[Pooler]:
                 timeout_s=PATIENCE_S,
             )
             assert not running.ended(), running.wait(deadline_s=PATIENCE_S, check=False).stderr
-            yield Pooler(port, running.pid, server.superuser)
+            yield Pooler(own, running.pid, user)
     finally:
         for left in (home, preferred):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@pytest.fixture
+def pgbouncer(server: Server, session_dir: Path) -> Iterator[Pooler]:
+    """A PgBouncer of the test's own."""
+    with pooling(session_dir, server.socket_dir, PORT, server.superuser) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+def pgbouncer_by_session(server: Server, session_dir: Path) -> Iterator[Pooler]:
+    """One that lends a session for as long as its client is connected."""
+    with pooling(session_dir, server.socket_dir, PORT, server.superuser, mode="session") as pooler:
+        yield pooler

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chanuka_ops.db.retry import Backoff
 
-BACKOFFS = st.builds(Backoff, st.floats(0.001, 10), st.floats(10, 100))
+BACKOFFS = st.builds(Backoff, st.floats(0.01, 10), st.floats(10, 100))
 ATTEMPTS = st.integers(1, 10**9)
 
 
