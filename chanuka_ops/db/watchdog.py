@@ -50,11 +50,16 @@ class WatchedConnection(psycopg.Connection[Any]):
     target: DatabaseSettings | None = None  # the server it goes to
     server_pid: int | None = None  # the server's process, where a pooler gave a number of its own
     _given_up: str = ""  # why, once it was
+    _cancel_ends: float | None = None  # the moment by which what was cancelled has to be over
 
     def _limit_s(self) -> float | None:
         ends = deadline.acquiring.get()
         if ends is not None:  # the pool's ping: half of what is left stays for connecting anew
             return min(self.ping_s, max(0.0, ends - time.monotonic()) / 2)
+        if self._cancel_ends is not None:
+            if self.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                return max(0.0, self._cancel_ends - time.monotonic())
+            self._cancel_ends = None
         if self.block_deadline is None:
             return None if self.statement_s is None else self.statement_s + SERVER_FIRST_S
         left_s = max(0.0, self.block_deadline - time.monotonic())
@@ -84,6 +89,11 @@ class WatchedConnection(psycopg.Connection[Any]):
             return self._give_up(gen, 0.0)
         gen.close()
         raise psycopg.errors.QueryCanceled("the time of the block was up: nothing more was sent")
+
+    def cancel_safe(self, *, timeout: float = CLEAN_UP_S) -> None:
+        """Ask the server to cancel. So does a COPY that is left early, and waits: that has an end of its own."""
+        self._cancel_ends = time.monotonic() + CLEAN_UP_S
+        super().cancel_safe(timeout=min(timeout, CLEAN_UP_S))
 
     def rollback(self) -> None:
         """Roll back. That has a time of its own: the block's may be up."""

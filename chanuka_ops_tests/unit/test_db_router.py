@@ -119,6 +119,38 @@ def test_of_two_that_claim_to_be_primary_the_newer_timeline_is_right(order: list
     assert router.primary_of([standby("a"), View("b", 0, reachable=True, observation=None)]) is None
 
 
+def of(system_id: int, name: str = "x", role: Role = "primary", timeline: int | None = 1) -> View:
+    return View(name, 1, reachable=True, observation=seen(role, timeline=timeline, system_id=system_id))
+
+
+@given(others=st.lists(st.integers(1, 3), max_size=5), first_id=st.integers(1, 3))
+def test_the_first_server_says_which_cluster_is_meant(others: list[int], first_id: int) -> None:
+    assert router.system_of([of(first_id), *map(of, others)]) == first_id
+
+
+def test_most_servers_say_which_cluster_is_meant_where_the_first_was_never_seen() -> None:
+    unseen = View("a", 0, reachable=False, observation=None)
+    assert router.system_of([unseen, of(5), of(SYSTEM), of(SYSTEM)]) == SYSTEM
+    assert router.system_of([unseen]) is None
+    assert router.system_of([]) is None
+
+
+def test_a_primary_of_another_cluster_is_none_however_new_its_timeline() -> None:
+    views = [primary(timeline=1), of(5, "foreign", timeline=9), standby("a")]
+    assert router.primary_of(views) == views[0]
+    assert router.primary_of([primary(reachable=False), *views[1:]]) is None
+    assert router.readers(views, POLICY, roll=0.0) == ["a", "p"]
+
+
+@given(known=st.lists(st.tuples(st.sampled_from(["primary", "standby"]), st.none() | st.integers(1, 9)), min_size=1))
+def test_no_primary_gets_the_writes_once_a_newer_timeline_was_begun(known: list[tuple[Role, int | None]]) -> None:
+    views = [of(SYSTEM, role=role, timeline=timeline) for role, timeline in known]
+    newest = max(timeline or 0 for _, timeline in known)
+    for timeline in range(1, 11):
+        refused = router.usurps(seen("primary", timeline=timeline), views)
+        assert (refused is not None) is (timeline < newest)
+
+
 def test_reads_fall_back_on_the_primary_only_where_that_is_allowed() -> None:
     late = standby("a", lag=Lag(5000, 0.0))
     assert router.readers([primary(), late], POLICY, roll=0.0) == ["p"]
