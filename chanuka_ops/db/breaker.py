@@ -15,10 +15,11 @@ from enum import Enum
 from chanuka_ops.db.classify import FailureClass
 from chanuka_ops.db.retry import Backoff
 
-# How long it stays open: the first time, and the most it doubles to. A server that restarts is back in seconds; slots
-# come free as sessions end; a wrong password is changed by a person, and each try may count towards a lock-out.
+# How long it stays open: the first time, and the most it doubles to. A server that accepts again is to be in use within
+# a second, and one try a second of a host is no load; slots come free as sessions end; a wrong password is changed by a
+# person, and each try may count towards a lock-out.
 OPEN: dict[FailureClass, Backoff] = {
-    FailureClass.AVAILABILITY: Backoff(1.0, 5.0),
+    FailureClass.AVAILABILITY: Backoff(0.25, 0.75),
     FailureClass.SATURATION: Backoff(1.0, 30.0),
     FailureClass.AUTHENTICATION: Backoff(5.0, 120.0),
 }

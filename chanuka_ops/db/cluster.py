@@ -45,10 +45,13 @@ class Cluster:
             self._writer = None
             node.metrics.count("demoted")
 
-    def on_writer(self, take: Take, ends: float, *, must_write: bool, patient: bool = True) -> Borrowed:
+    def on_writer(
+        self, take: Take, ends: float, *, must_write: bool, patient: bool = True, underway: bool = False
+    ) -> Borrowed:
         """Get a connection to the primary by `ends`; what is down or starting is tried again, for a while.
 
-        A single server serves what need not write also while it is a standby.
+        A single server serves what need not write also while it is a standby. Who was `underway` when it broke waits
+        for an open breaker's next try; who only begins is told at once.
 
         Errors: the `ConnectError` of the last server tried; `NotPrimary`; `PoolExhausted`.
         """
@@ -60,16 +63,16 @@ class Cluster:
             failure = self._one_round(take, ends, must_write=must_write)
             if isinstance(failure, Borrowed):
                 return failure
-            if not isinstance(failure, errors.CircuitOpen):
-                told = failure
-            elif told is not None:  # our own tries opened it: what they met says more
-                told.retry_after_s = failure.retry_after_s
-                raise told
-            wait_s = None
+            left_s = give_up - time.monotonic()
+            wait_s: float | None = None
             if isinstance(failure, _TRANSIENT):
-                wait_s = CONNECT_AGAIN.within(attempt, random.random(), give_up - time.monotonic())  # noqa: S311 - jitter
+                told, wait_s = failure, CONNECT_AGAIN.within(attempt, random.random(), left_s)  # noqa: S311 - jitter
+            elif underway and (failure.retry_after_s or 0.0) < left_s:  # the breaker is open: its try may be ours
+                wait_s = failure.retry_after_s
             if wait_s is None:
-                raise failure
+                said = told or failure  # what we met ourselves says more than that the breaker is open
+                said.retry_after_s = failure.retry_after_s
+                raise said
             for node in self.nodes:
                 node.metrics.count(f"retries.{type(failure).__name__}")
             time.sleep(wait_s)

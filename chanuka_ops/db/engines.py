@@ -165,7 +165,7 @@ def cancel(connection: object) -> bool:
         return False
     with suppress(psycopg.Error):
         connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-    log.warning("a running statement was cancelled on the server", extra={"event": "db.cancelled"})
+    log.info("a running statement was cancelled on the server", extra={"event": "db.cancelled"})
     return True
 
 

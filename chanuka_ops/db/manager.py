@@ -12,43 +12,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from chanuka_ops import errors
 from chanuka_ops.config import DatabaseSettings, FeatureSettings
-from chanuka_ops.db import engines, parameters, status
+from chanuka_ops.db import asking, engines, parameters, status
+from chanuka_ops.db.asking import Probe
 from chanuka_ops.db.breaker_file import BreakerFile
 from chanuka_ops.db.budget import Budget
 from chanuka_ops.db.classify import Phase
-from chanuka_ops.db.cluster import Cluster
+from chanuka_ops.db.cluster import Cluster, Take
 from chanuka_ops.db.node import Borrowed, Node, Request
 from chanuka_ops.db.parameters import Profile
 from chanuka_ops.db.repeat import Repeater
-from chanuka_ops.db.router import ConsistencyToken, Role
+from chanuka_ops.db.router import ConsistencyToken
 from chanuka_ops.db.session import Isolation, Options, counted, moment, stop_if_interrupted, work
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What one round trip told about a server. `server_version` is PostgreSQL's number, 180006 for 18.6."""
-
-    role: Role
-    server_version: int
-    latency_ms: float
-
-    @property
-    def major(self) -> int:
-        """The major version, 18 for 18.6."""
-        return self.server_version // 10000
+ASK_S = 1.0  # for one question of what became of a COMMIT
 
 
 class ConnectionManager:
@@ -164,8 +152,7 @@ class ConnectionManager:
                 " each transaction another server session: no advisory lock, no lock timeout outside a transaction and"
                 " no session setting holds there. Let the url name the server itself. Nothing was changed."
             )
-        request = Request(profile, lock_timeout_s)
-        borrowed = self._to_writer(lambda node, ends: node.open(request, ends), must_write=False)
+        borrowed = self._to_writer(Request(profile, lock_timeout_s).take, must_write=False)
         borrowed.raw.block_deadline = moment(deadline_s)
         try:
             with engines.translated(Phase.AUTOCOMMIT), counted(borrowed, self._cluster):
@@ -199,7 +186,9 @@ class ConnectionManager:
         options = Options(isolation=isolation, read_only=read_only, lock_timeout_s=lock_timeout_s)
         repeater = Repeater(
             fn=fn,
-            acquire=lambda without: self._reader(after, without) if read_only else self._begin(options),
+            acquire=lambda without, again: (
+                self._reader(after, without) if read_only else self._begin(options, underway=again)
+            ),
             work=lambda borrowed: work(lambda: borrowed, options, self._cluster),
             ask=self._ask,
             idempotent=idempotent,
@@ -217,7 +206,8 @@ class ConnectionManager:
     def _ask(self) -> AbstractContextManager[Connection]:
         """Ask the primary something, without trying for long: the caller tries again."""
         options = Options(read_only=True)
-        return work(lambda: self._to_writer(Node.borrow, must_write=True, patient=False), options, self._cluster)
+        reach = partial(self._to_writer, Node.borrow, must_write=True, patient=False, within_s=ASK_S)
+        return work(reach, options, self._cluster)
 
     def token(self) -> ConsistencyToken:
         """Return a token that stands for everything committed by now: carry it to whoever must read that.
@@ -236,18 +226,11 @@ class ConnectionManager:
 
         Errors: `ConnectError` telling down, starting, full, refused and missing apart.
         """
-        request = Request(Profile.PROBE, forced=True)
-        borrowed = self._to_writer(lambda node, ends: node.open(request, ends), must_write=False, patient=False)
+        borrowed = self._to_writer(Request(Profile.PROBE, forced=True).take, must_write=False, patient=False)
         try:
-            with engines.translated():
-                start = time.perf_counter()
-                row = borrowed.connection.execute(
-                    text("select pg_is_in_recovery(), current_setting('server_version_num')::int")
-                ).one()
-                latency_ms = round((time.perf_counter() - start) * 1000, 3)
+            return asking.probe(borrowed.raw)
         finally:
             borrowed.node.give_back(borrowed)
-        return Probe("standby" if row[0] else "primary", row[1], latency_ms)
 
     def target(self) -> DatabaseSettings:
         """Return the settings of the server that takes writes, for a program that connects by itself.
@@ -287,19 +270,25 @@ class ConnectionManager:
         if self._records is not None:
             self._records.close()
 
-    def _begin(self, options: Options) -> Borrowed:
+    def _begin(self, options: Options, *, underway: bool = False) -> Borrowed:
         own = options.profile is not Profile.QUERY or options.lock_timeout_s is not None
+        take: Take = Node.borrow
         if own and self.settings.pooler != "transaction":
-            request = Request(options.profile, options.lock_timeout_s)
-            return self._to_writer(lambda node, ends: node.open(request, ends), must_write=not options.read_only)
-        return self._to_writer(Node.borrow, must_write=not options.read_only)
+            take = Request(options.profile, options.lock_timeout_s).take
+        return self._to_writer(take, must_write=not options.read_only, underway=underway)
 
     def _to_writer(
-        self, take: Callable[[Node, float], Borrowed], *, must_write: bool, patient: bool = True
+        self,
+        take: Take,
+        *,
+        must_write: bool,
+        patient: bool = True,
+        underway: bool = False,
+        within_s: float = float("inf"),
     ) -> Borrowed:
         self._refuse_if_closed()
-        ends = time.monotonic() + self.settings.pool.acquire_timeout_s
-        return self._cluster.on_writer(take, ends, must_write=must_write, patient=patient)
+        ends = time.monotonic() + min(self.settings.pool.acquire_timeout_s, within_s)
+        return self._cluster.on_writer(take, ends, must_write=must_write, patient=patient, underway=underway)
 
     def _reader(self, after: ConsistencyToken | None, without: frozenset[str]) -> Borrowed:
         self._refuse_if_closed()

@@ -6,19 +6,18 @@ import functools
 import logging
 import random
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.rows import dict_row
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
 from chanuka_ops import context, errors
-from chanuka_ops.db import connecting, credentials, deadline, engines, parameters
+from chanuka_ops.db import asking, connecting, credentials, deadline, engines, parameters
 from chanuka_ops.db.breaker_file import BreakerFile
-from chanuka_ops.db.budget import Budget, Room
+from chanuka_ops.db.budget import Budget
 from chanuka_ops.db.classify import FailureClass
 from chanuka_ops.db.gate import Gate
 from chanuka_ops.db.metrics import Metrics
@@ -26,7 +25,6 @@ from chanuka_ops.db.parameters import DEFAULT_PORT, NodeSpec, Profile
 from chanuka_ops.db.router import Observation, View
 from chanuka_ops.db.slots import Slots
 from chanuka_ops.db.watchdog import CLEAN_UP_S, WatchedConnection
-from chanuka_ops.sql import catalog
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +39,10 @@ class Request:
     profile: Profile = Profile.QUERY
     lock_timeout_s: float | None = None
     forced: bool = False
+
+    def take(self, node: Node, ends: float) -> Borrowed:
+        """Open a connection to a server by `ends`. Errors: as `Node.borrow`."""
+        return node.open(self, ends)
 
 
 _POOLED = Request()
@@ -179,10 +181,10 @@ class Node:
                 raw = self._opened(request, ends)
             except connecting.Failed as failed:
                 error, counted = failed.failure.error, failed.failure.meaning.counts
-            except BaseException as stop:
-                if not isinstance(stop, Exception):
-                    raise stop.with_traceback(None) from None  # the frames within hold the password
+            except Exception:
                 raise
+            except BaseException as stop:  # noqa: BLE001 - an interrupt: its frames hold the password
+                raise stop.with_traceback(None) from None
             else:
                 if self.gate is not None:
                     self.gate.succeeded()
@@ -226,21 +228,11 @@ class Node:
         said = borrowed.raw.pgconn.parameter_status(b"in_hot_standby")
         if said is not None:
             return said == b"on"
-        return bool(_ask(borrowed.raw, "observe")["standby"])  # a pooler keeps the parameter to itself
+        return self.look(borrowed).role == "standby"  # a pooler keeps the parameter to itself
 
     def look(self, borrowed: Borrowed) -> Observation:
         """Ask a connection's server where it stands. Errors: `DatabaseError`."""
-        row = _ask(borrowed.raw, "observe")
-        return Observation(
-            at_s=time.monotonic(),
-            role="standby" if row["standby"] else "primary",
-            system_id=row["system_id"],
-            timeline=row["timeline"],
-            lsn=row["lsn"] or 0,
-            behind_s=row["behind_s"],
-            waits=row["waits"],
-            flushed=row["flushed"],
-        )
+        return asking.observation(borrowed.raw)
 
     def observe(self, ends: float) -> None:
         """Look at the server, and keep what was seen; one that can't be reached is kept as that."""
@@ -264,21 +256,18 @@ class Node:
 
     def budget(self, raw: WatchedConnection) -> Budget:
         """Ask how many connections the server has, and say what all runs may open. Errors: `DatabaseError`."""
-        row = _ask(raw, "room")
-        limits = tuple(limit for limit in (row["role_limit"], row["database_limit"]) if limit >= 0)
         pool = self.settings.pool
-        return Budget(
-            pool.runs, pool.size, pool.overflow, Room(row["max_connections"], row["reserved"], limits).available
-        )
+        return Budget(pool.runs, pool.size, pool.overflow, asking.room(raw).available)
 
     def _tell_budget(self, raw: WatchedConnection, request: Request) -> None:
         """Say, once a process, when the pools of all runs together are more than the server has room for."""
         if self._budget_told or request is not _POOLED:
             return
         self._budget_told = True
-        budget = self.budget(raw)
-        if not budget.fits:
-            log.warning("%s: connection budget: %s", self.name, budget, extra={"event": "db.budget"})
+        with suppress(errors.DatabaseError):  # it's advice: a connection that broke over it fails at its first use
+            budget = self.budget(raw)
+            if not budget.fits:
+                log.warning("%s: connection budget: %s", self.name, budget, extra={"event": "db.budget"})
 
     def view(self) -> View:
         """Return the node as the router sees it; its lag is the cluster's to say."""
@@ -311,16 +300,3 @@ class Node:
             if engine is not None:
                 engine.dispose()
         self._pooled = self._dedicated = None
-
-
-def _ask(raw: WatchedConnection, name: str) -> dict[str, Any]:
-    """Run a query of ours outside any transaction, in one round trip. Errors: `DatabaseError`."""
-    with engines.translated():
-        raw.autocommit = True
-        try:
-            with raw.cursor(row_factory=dict_row) as cursor:
-                row = cursor.execute(catalog.load("chanuka_ops.db").sql(name)).fetchone()
-        finally:
-            if not raw.closed:
-                raw.autocommit = False
-    return row or {}

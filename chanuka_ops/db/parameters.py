@@ -120,7 +120,7 @@ def nodes_of(database: DatabaseSettings) -> list[NodeSpec]:
 
     Errors: `ConfigurationError` where one stands there twice.
     """
-    specs = [_spec(database, url, 0, is_replica=False) for url in _single_hosts(database.sqlalchemy_url)]
+    specs = [_spec(database, url, 1, is_replica=False) for url in _single_hosts(database.sqlalchemy_url)]
     for replica in database.replicas:
         theirs = _completed(replica.sqlalchemy_url, database.sqlalchemy_url)
         specs += [_spec(database, url, replica.weight, is_replica=True) for url in _single_hosts(theirs)]

@@ -1,3 +1,7 @@
+-- name: probe
+-- what: the role and version of a server
+select pg_is_in_recovery() as standby, current_setting('server_version_num')::int as server_version
+
 -- name: observe
 -- what: role, identity and WAL position of a node
 -- The WAL receiver's timeline shows to roles with pg_read_all_stats only: null then, which proves nothing to anybody.

@@ -41,13 +41,13 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Repeater(Generic[T]):
-    """What is repeated, and how. `acquire` gets a connection, to none of the servers named; `ask` asks the primary.
+    """What is repeated, and how. `acquire` gets a connection to none of the servers named, again or not.
 
-    `idempotent` says that nothing else `fn` does minds being done twice.
+    `ask` asks the primary. `idempotent` says that nothing else `fn` does minds being done twice.
     """
 
     fn: Callable[[Connection], T]
-    acquire: Callable[[frozenset[str]], Borrowed]
+    acquire: Callable[[frozenset[str], bool], Borrowed]
     work: Work
     ask: Callable[[], AbstractContextManager[Connection]]
     idempotent: bool
@@ -64,7 +64,7 @@ class Repeater(Generic[T]):
             tried = Try()
             failure: errors.DatabaseError
             try:
-                return self._once(frozenset(without), tried)
+                return self._once(frozenset(without), tried, again=attempt > 1)
             except errors.OutcomeUnknown:
                 if tried.phase is not Phase.COMMIT:  # it's not of our COMMIT: `fn` brought it from elsewhere
                     raise
@@ -85,8 +85,8 @@ class Repeater(Generic[T]):
             time.sleep(wait_s)
         raise AssertionError("count() has no end")  # pragma: no cover
 
-    def _once(self, without: frozenset[str], tried: Try) -> T:
-        tried.borrowed = self.acquire(without)
+    def _once(self, without: frozenset[str], tried: Try, *, again: bool) -> T:
+        tried.borrowed = self.acquire(without, again)
         with self.work(tried.borrowed) as connection:
             tried.phase = Phase.IN_TRANSACTION
             tried.result = result = self.fn(connection)

@@ -17,7 +17,8 @@ from chanuka_ops import context, errors
 from chanuka_ops.backup.model import Created, Drilled, Listed, Verified
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings, Settings
-from chanuka_ops.db.manager import ConnectionManager, Probe
+from chanuka_ops.db.asking import Probe
+from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.health import service as health_service
 from chanuka_ops.health.model import HealthReport
 from chanuka_ops.migrator.model import Migrated

@@ -11,7 +11,7 @@ from chanuka_ops import context, errors
 from chanuka_ops.config import Settings
 from chanuka_ops.dataset import service as dataset
 from chanuka_ops.dataset.model import DatasetSummary
-from chanuka_ops.db.manager import Probe
+from chanuka_ops.db.asking import Probe
 from chanuka_ops.migrator.model import Migrated
 from chanuka_ops.orchestrators import nightly, reporting
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator, default_report_path

@@ -52,7 +52,7 @@ def test_failures_outside_the_window_do_not_add_up() -> None:
     apart, together = Record(), Record()
     for turn in range(10):
         apart = fail(apart, NOW + turn * (POLICY.window_s + 0.1))
-        together = fail(together, NOW + turn * 0.1)
+        together = fail(together, NOW + turn * 0.01)
     assert breaker.state(apart, NOW, POLICY) is State.CLOSED
     assert apart.failures == 1
     assert together.trips == 1
