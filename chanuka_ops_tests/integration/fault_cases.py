@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -80,3 +81,8 @@ def seconds(what: Callable[[], object]) -> float:
     start = time.monotonic()
     what()
     return time.monotonic() - start
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()

@@ -97,7 +97,7 @@ def test_three_silent_hosts_share_the_one_deadline() -> None:
     assert "says nothing" in str(failure)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [FORMS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[1:])])
 def test_the_third_host_is_reached_past_two_silent_ones(proxy_to: ProxyTo, server: Server, form: str) -> None:
     proxy = proxy_to(server)
     with deaf() as first, deaf() as second:

@@ -150,6 +150,7 @@ def test_a_manager_that_knows_one_server_never_recovers(cluster: Cluster, monkey
         assert load.since(killed_s + 0.1) == 0
 
 
+@pytest.mark.slow
 def test_what_a_standby_never_got_is_lost_and_the_test_sees_it(cluster: Cluster) -> None:
     prepare(cluster)
     cluster.primary.synchronous()
@@ -302,6 +303,7 @@ def test_a_primary_beside_one_that_was_promoted_later_gets_no_more_writes(
             insert(manager)
 
 
+@pytest.mark.slow
 def test_a_primary_of_another_cluster_is_no_refuge(cluster: Cluster, server: Server) -> None:
     prepare(cluster)
     foreign = ReplicaSettings(url=server.settings("postgres").url)

@@ -110,6 +110,7 @@ def test_what_may_not_be_repeated_is_not(manager: ConnectionManager, database: D
     assert not [name for name in counts(manager) if name.startswith("retries.")]
 
 
+@pytest.mark.slow
 def test_repeating_ends_where_every_try_fails(manager: ConnectionManager, database: DatabaseSettings) -> None:
     plant(database)
     work = Broken(database, always=True)

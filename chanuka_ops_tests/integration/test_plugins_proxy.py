@@ -95,6 +95,7 @@ def test_refuse_and_accept(connect: Connect, proxy: Proxy) -> None:
     assert answers(connect())
 
 
+@pytest.mark.slow
 def test_freeze_keeps_everything_open_and_says_nothing(connect: Connect, proxy: Proxy) -> None:
     before = connect()
     proxy.freeze()
@@ -109,6 +110,7 @@ def test_freeze_keeps_everything_open_and_says_nothing(connect: Connect, proxy: 
     assert answers(connect())
 
 
+@pytest.mark.slow
 def test_silent_concerns_new_connections_only(connect: Connect, proxy: Proxy) -> None:
     before = connect()
     proxy.silent()

@@ -47,6 +47,7 @@ def test_replay_pauses_and_resumes(replicas: Cluster) -> None:
     assert answers(replicas.asynchronous, "held_back")
 
 
+@pytest.mark.slow
 def test_a_commit_waits_for_the_synchronous_standby(cluster: Cluster) -> None:
     cluster.sync.freeze(backends=True)
     waiting = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
@@ -63,6 +64,7 @@ def test_a_commit_waits_for_the_synchronous_standby(cluster: Cluster) -> None:
     plant(cluster.primary, "alone")
 
 
+@pytest.mark.slow
 def test_a_killed_node_starts_again(cluster: Cluster) -> None:
     plant(cluster.primary, "kept")
     before = cluster.primary.pid
@@ -76,6 +78,7 @@ def test_a_killed_node_starts_again(cluster: Cluster) -> None:
     assert wait_until(lambda: cluster.streams() == {"sync": "sync", "asynchronous": "async"}, timeout_s=20)
 
 
+@pytest.mark.slow
 def test_a_failover_and_the_way_back(cluster: Cluster) -> None:
     first, second, third = cluster.nodes
     plant(first, "before_it")
@@ -93,6 +96,7 @@ def test_a_failover_and_the_way_back(cluster: Cluster) -> None:
     assert first.query("select pg_is_in_recovery()") == [(True,)]
 
 
+@pytest.mark.slow
 def test_a_primary_that_went_on_alone_is_rewound(cluster: Cluster) -> None:
     first, second, _ = cluster.nodes
     second.stop()

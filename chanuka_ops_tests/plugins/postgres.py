@@ -27,6 +27,7 @@ from chanuka_ops.postgres import binaries
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.server import Server, scratch
 
+MEMORY_BYTES = 6 * 2**30
 SERVER_SETTINGS = {
     "wal_level": "logical",
     "max_prepared_transactions": "10",
@@ -51,10 +52,18 @@ def pg(request: pytest.FixtureRequest) -> Binaries:
 @pytest.fixture(scope="session")
 def session_dir() -> Iterator[Path]:
     """A directory for the session that other accounts can pass: pytest's own is closed to them."""
-    path = Path(tempfile.mkdtemp(prefix="chanuka-tests-"))
+    path = Path(tempfile.mkdtemp(prefix="chanuka-tests-", dir=_memory()))
     path.chmod(0o711)
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _memory() -> Path | None:
+    """A file system in memory, where there is room and programs may be run from it: clusters are copied a lot."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shutil.disk_usage(shared).free < MEMORY_BYTES:
+        return None
+    return None if os.statvfs(shared).f_flag & os.ST_NOEXEC else shared
 
 
 @pytest.fixture(scope="session")
