@@ -55,12 +55,10 @@ class Cluster:
 
         Errors: the `ConnectError` of the last server tried; `NotPrimary`; `PoolExhausted`.
         """
-        if not self.single:
-            self._lookout.look(ends, within_s=self._lookout.blind_after_s if self._writer is None else float("inf"))
+        failure = self._at_once(take, ends, must_write=must_write)
         give_up = min(ends, time.monotonic() + IN_PROCESS_S) if patient else 0.0
         told: errors.ConnectError | None = None
         for attempt in count(1):
-            failure = self._one_round(take, ends, must_write=must_write)
             if isinstance(failure, Borrowed):
                 return failure
             left_s = give_up - time.monotonic()
@@ -76,7 +74,20 @@ class Cluster:
             for node in self.nodes:
                 node.metrics.count(f"retries.{type(failure).__name__}")
             time.sleep(wait_s)
+            failure = self._one_round(take, ends, must_write=must_write)
         raise AssertionError("count() has no end")  # pragma: no cover
+
+    def _at_once(self, take: Take, ends: float, *, must_write: bool) -> Borrowed | errors.ConnectError:
+        if self.single and not must_write:  # the common case, without the cost of choosing
+            try:
+                return take(self.nodes[0], ends)
+            except (*_TRANSIENT, errors.CircuitOpen) as error:
+                return error
+            except errors.ConnectionLost as error:
+                return _ended(error)
+        if not self.single:
+            self._lookout.look(ends, within_s=self._lookout.blind_after_s if self._writer is None else float("inf"))
+        return self._one_round(take, ends, must_write=must_write)
 
     def _one_round(self, take: Take, ends: float, *, must_write: bool) -> Borrowed | errors.ConnectError:
         failures: list[errors.ConnectError] = []
@@ -90,7 +101,7 @@ class Cluster:
                 failures.append(error)
                 continue
             except errors.ConnectionLost as error:  # it ended while we asked
-                failures.append(errors.TargetUnavailable(str(error), sqlstate=error.sqlstate))
+                failures.append(_ended(error))
                 continue
             if unfit is not None:
                 failures.append(errors.NotPrimary(f"{node.name} {unfit}"))
@@ -262,6 +273,10 @@ class Cluster:
                 extra={"event": "db.split", "node": writer.name},
             )
             self.forget_writer(writer)
+
+
+def _ended(error: errors.ConnectionLost) -> errors.TargetUnavailable:
+    return errors.TargetUnavailable(str(error), sqlstate=error.sqlstate)
 
 
 def _telling(failures: Sequence[errors.ConnectError], candidates: Sequence[Node]) -> errors.ConnectError:

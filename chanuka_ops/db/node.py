@@ -24,7 +24,7 @@ from chanuka_ops.db.metrics import Metrics
 from chanuka_ops.db.parameters import DEFAULT_PORT, NodeSpec, Profile
 from chanuka_ops.db.router import Observation, View
 from chanuka_ops.db.slots import Slots
-from chanuka_ops.db.watchdog import CLEAN_UP_S, WatchedConnection
+from chanuka_ops.db.watchdog import WatchedConnection
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Node:
     def give_back(self, borrowed: Borrowed) -> None:
         """Return a connection, rolled back, or closed where that can't be done soon."""
         try:
-            borrowed.raw.block_deadline = time.monotonic() + CLEAN_UP_S
+            borrowed.raw.block_deadline = None  # the rollback has a bound of its own
             with engines.translated():
                 borrowed.connection.close()
         except errors.DatabaseError as error:  # it broke, and the pool has thrown it away

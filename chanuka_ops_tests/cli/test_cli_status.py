@@ -40,6 +40,8 @@ def test_a_primary_with_two_replicas(here: Cli, replicas: Cluster, tmp_path: Pat
     assert all(lag < 1_000_000 for lag in lags[1:])
     assert document["budget"]["needed"] == 30
     table = here("db", "status").stdout
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert table.splitlines()[1].split() == readme.split("Servers of main\n")[1].splitlines()[0].split()
     assert table.count("standby") == 2
     assert "connection budget: all runs together may open 30" in table
 
