@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chanuka_ops import context, errors
 from chanuka_ops.config import Settings
@@ -62,6 +64,7 @@ def demonstrate(settings: Settings, name: str, *, scale: int, on_step: Callable[
         steps.run("migrate", orchestrator.migrate, _migrate_said)
         steps.run("data", lambda: _load(orchestrator, scale), _data_said)
         cycle = nightly.cycle(orchestrator, steps)
+        steps.run("connections", orchestrator.status, _connections_said)
         version = _version(orchestrator.probe())
         steps.run("report", lambda: _write_report(report, cycle, steps, version), lambda path: path.name)
     return Demonstrated(tuple(steps.done), cycle, report)
@@ -92,6 +95,17 @@ def _refuse_foreign(orchestrator: DatabaseOrchestrator) -> None:
 
 def _server_said(probe: Probe) -> str:
     return f"PostgreSQL {_version(probe)}, {probe.role}, {probe.latency_ms} ms away"
+
+
+def _connections_said(status: dict[str, Any]) -> str:
+    counts = Counter[str]()
+    for node in status["nodes"]:
+        counts.update(node["counts"])
+    retried = sum(number for name, number in counts.items() if name.startswith("retries."))
+    breakers = "/".join(sorted({node["breaker"] for node in status["nodes"]}))
+    room = status["budget"]
+    budget = f"; budget {room['needed']} of {room['available']}" if room else ""
+    return f"{counts['connects']} made, {retried} tries repeated, breakers {breakers}{budget}"
 
 
 def _version(probe: Probe) -> str:
