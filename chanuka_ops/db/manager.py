@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_READ = Options(read_only=True)
 ASK_S = 1.0  # for one question of what became of a COMMIT
 
 
@@ -61,6 +62,7 @@ class ConnectionManager:
         nodes = [Node(spec, self._records, timed=features.performance_tracking) for spec in specs]
         self._cluster = Cluster(nodes, settings.routing, read_replicas=features.read_replicas)
         self._here = threading.local()
+        self._acquire_s = settings.pool.acquire_timeout_s
         self._closed = False
 
     def __repr__(self) -> str:
@@ -81,7 +83,7 @@ class ConnectionManager:
 
         Errors: `ReplicaTooStale`; `DatabaseError` and below.
         """
-        options = Options(isolation=isolation, read_only=True)
+        options = _READ if isolation is None else Options(isolation=isolation, read_only=True)
         return work(lambda: self._reader(after, frozenset()), options, self._cluster)
 
     @contextmanager
@@ -287,12 +289,12 @@ class ConnectionManager:
         within_s: float = float("inf"),
     ) -> Borrowed:
         self._refuse_if_closed()
-        ends = time.monotonic() + min(self.settings.pool.acquire_timeout_s, within_s)
+        ends = time.monotonic() + min(self._acquire_s, within_s)
         return self._cluster.on_writer(take, ends, must_write=must_write, patient=patient, underway=underway)
 
     def _reader(self, after: ConsistencyToken | None, without: frozenset[str]) -> Borrowed:
         self._refuse_if_closed()
-        ends = time.monotonic() + self.settings.pool.acquire_timeout_s
+        ends = time.monotonic() + self._acquire_s
         return self._cluster.on_reader(Node.borrow, ends, after=after, without=without)
 
     def _refuse_if_inside(self) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -35,43 +34,69 @@ class Options:
     deadline_s: float | None = None
 
 
-@contextmanager
-def work(acquire: Callable[[], Borrowed], options: Options, cluster: Cluster) -> Iterator[Connection]:
+class work:  # noqa: N801 - used as a function; it is entered for each transaction, and a generator costs more
     """Get a connection, run a transaction on it, and give it back.
 
     Errors: `OutcomeUnknown` where COMMIT got no answer; `DatabaseError` and below.
     """
-    borrowed = acquire()
-    doubt: errors.OutcomeUnknown | None = None
-    theirs: BaseException | None = None
-    committing = False
-    try:
-        with counted(borrowed, cluster), engines.translated():
-            try:
-                with _opened(borrowed, options):
-                    try:
-                        yield borrowed.connection
-                    except BaseException as error:
-                        stop_if_interrupted(borrowed, error)
-                        if engines.driver_error(error) is None:
-                            theirs = error
-                        raise
-                    if not options.read_only:
-                        _refuse_if_failed(borrowed)
-                    committing = True
-            except Exception as error:
-                if committing and not options.read_only:
-                    doubt = _doubt(borrowed, error)
+
+    __slots__ = ("_acquire", "_borrowed", "_cluster", "_doubt", "_options", "_transaction")
+
+    _borrowed: Borrowed
+    _transaction: RootTransaction
+
+    def __init__(self, acquire: Callable[[], Borrowed], options: Options, cluster: Cluster) -> None:
+        self._acquire, self._options, self._cluster = acquire, options, cluster
+        self._doubt: errors.OutcomeUnknown | None = None
+
+    def __enter__(self) -> Connection:
+        self._borrowed = borrowed = self._acquire()
+        begun = False
+        try:
+            with counted(borrowed, self._cluster), engines.translated():
+                self._transaction = _opened(borrowed, self._options)
+            begun = True
+        finally:
+            if not begun:
+                borrowed.node.give_back(borrowed)
+        return borrowed.connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        theirs = error if error is not None and engines.driver_error(error) is None else None
+        try:
+            with counted(self._borrowed, self._cluster), engines.translated():
+                if error is not None:
+                    self._roll_back(error)
+                    raise error
+                self._commit()
+        except errors.ConnectionLost:
+            if theirs is None and self._doubt is None:
                 raise
-    except errors.ConnectionLost:
-        if theirs is None and doubt is None:
+        finally:
+            self._borrowed.node.give_back(self._borrowed)
+        if theirs is not None:  # the rollback got no answer, which must not hide why there was one
+            raise theirs
+        if self._doubt is not None:
+            raise self._doubt
+
+    def _roll_back(self, error: BaseException) -> None:
+        stop_if_interrupted(self._borrowed, error)
+        self._transaction.__exit__(type(error), error, error.__traceback__)
+
+    def _commit(self) -> None:
+        if self._options.read_only:
+            self._transaction.__exit__(None, None, None)
+            return
+        try:
+            _refuse_if_failed(self._borrowed)
+        except errors.DatabaseError as refused:
+            self._transaction.__exit__(type(refused), refused, refused.__traceback__)
             raise
-    finally:
-        borrowed.node.give_back(borrowed)
-    if theirs is not None:  # the rollback got no answer, which must not hide why there was one
-        raise theirs
-    if doubt is not None:
-        raise doubt
+        try:
+            self._transaction.__exit__(None, None, None)
+        except Exception as error:
+            self._doubt = _doubt(self._borrowed, error)
+            raise
 
 
 def _refuse_if_failed(borrowed: Borrowed) -> None:
@@ -111,6 +136,7 @@ def _opened(borrowed: Borrowed, options: Options) -> RootTransaction:
     if stated:  # undone by SQLAlchemy when the connection is given back; it costs as much as all the rest
         borrowed.connection.execution_options(**stated)
     transaction = borrowed.connection.begin()
+    transaction.__enter__()  # from here on SQLAlchemy refuses work after a commit() or rollback() of the block's own
     if borrowed.node.settings.pooler == "transaction":
         borrowed.raw.statement_s = parameters.statement_s(borrowed.node.settings, options.profile) or None
         settings = parameters.session_settings(
