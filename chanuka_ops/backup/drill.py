@@ -16,7 +16,8 @@ from sqlalchemy import text
 
 from chanuka_ops import context, errors
 from chanuka_ops.backup import dump, fingerprint, rules
-from chanuka_ops.backup.model import Comparison, Manifest
+from chanuka_ops.backup.answers import Comparison
+from chanuka_ops.backup.model import Manifest
 from chanuka_ops.config import BackupSettings
 from chanuka_ops.db import parameters
 from chanuka_ops.db.manager import ConnectionManager

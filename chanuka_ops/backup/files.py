@@ -10,7 +10,7 @@ from pathlib import Path
 from chanuka_ops import context
 from chanuka_ops.backup.model import File
 
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
 
 
 def inventory(directory: Path, *, label: str, fsync: bool, but: Collection[str] = ()) -> dict[str, File | None]:
@@ -44,7 +44,7 @@ def _digest(path: Path, relative: str, *, fsync: bool) -> File:
     if path.is_symlink() or not path.is_file():
         raise OSError(f"{path} is not a regular file")
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256", _bufsize=_CHUNK)
+        digest = hashlib.file_digest(file, "sha256", _bufsize=CHUNK)
         if fsync:
             os.fsync(file.fileno())
         return File(path=relative, bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())

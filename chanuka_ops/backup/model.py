@@ -1,4 +1,4 @@
-"""Nouns of backups. The manifest's own format is documented in docs/manifest.md."""
+"""What a store keeps of a backup: manifest and status. Their format is documented in docs/manifest.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ FORMAT: Final = "chanuka-ops/backup/1"
 HASH_ALGORITHM: Final = "sum-hashtextextended-rowtext/1"
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
+    """A frozen noun whose fields are all there is."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -29,7 +31,7 @@ class Tier(StrEnum):
         return list(Tier).index(self)
 
 
-class File(_Document):
+class File(Document):
     """One file of a backup, its path relative to the backup's directory."""
 
     path: str
@@ -37,14 +39,26 @@ class File(_Document):
     sha256: str
 
 
-class TableContent(_Document):
-    """A table's rows: how many, and the sum of each row's 64-bit hash, which no order changes."""
+class Part(Document):
+    """One of the parts a very large table is compared by: its rows are those whose key falls into it."""
 
     rows: int
     hash: str
 
 
-class SequenceState(_Document):
+class TableContent(Document):
+    """A table's rows: how many, and the sum of each row's 64-bit hash, which no order changes.
+
+    None where only the structure was fingerprinted. `parts` sum up to the whole; `key` says what a row's part is.
+    """
+
+    rows: int | None
+    hash: str | None
+    key: str | None = None
+    parts: tuple[Part, ...] = ()
+
+
+class SequenceState(Document):
     """A sequence's value before and after the dump; sequences don't keep to a snapshot."""
 
     before: int
@@ -55,7 +69,7 @@ class SequenceState(_Document):
     cycle: bool
 
 
-class Fingerprint(_Document):
+class Fingerprint(Document):
     """What a database held in one snapshot: enough to tell whether a copy holds the same."""
 
     algorithm: Literal["sum-hashtextextended-rowtext/1"] = HASH_ALGORITHM
@@ -63,16 +77,22 @@ class Fingerprint(_Document):
     large_objects: TableContent
     sequences: dict[str, SequenceState]
     extensions: dict[str, str]
+    collations: dict[str, str] = {}
     objects: dict[str, str]
     schema_hash: str
 
     @property
     def rows(self) -> int:
         """Rows of all tables."""
-        return sum(table.rows for table in self.tables.values())
+        return sum(table.rows or 0 for table in self.tables.values())
+
+    @property
+    def has_content(self) -> bool:
+        """Whether rows were read, not only the structure."""
+        return self.large_objects.hash is not None
 
 
-class Source(_Document):
+class Source(Document):
     """The server and database a backup was taken from."""
 
     dbname: str
@@ -91,7 +111,24 @@ class Source(_Document):
         return self.server_version_num // 10000
 
 
-class Manifest(_Document):
+class Encryption(Document):
+    """How the files are encrypted, and for whom: public keys."""
+
+    scheme: Literal["age"] = "age"
+    recipients: tuple[str, ...]
+
+
+class Filters(Document):
+    """What was left out or picked, as the settings said it then."""
+
+    schemas: tuple[str, ...] = ()
+    exclude_schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    exclude_tables: tuple[str, ...] = ()
+    exclude_table_data: tuple[str, ...] = ()
+
+
+class Manifest(Document):
     """Everything a backup says of itself; written last, so that a backup with a manifest is whole."""
 
     format: Literal["chanuka-ops/backup/1"] = FORMAT
@@ -104,7 +141,11 @@ class Manifest(_Document):
     run_id: str
     tool_version: str
     tool_major: int
+    compression: str = "gzip"
     compression_level: int
+    encryption: Encryption | None = None
+    filters: Filters | None = None
+    role_passwords: bool = False
     jobs: int
     source: Source
     files: tuple[File, ...]
@@ -116,7 +157,7 @@ class Manifest(_Document):
         return sum(file.bytes for file in self.files)
 
 
-class Evidence(_Document):
+class Evidence(Document):
     """One look at a backup: when, by what, whether it passed, and its figures."""
 
     at: datetime
@@ -125,104 +166,38 @@ class Evidence(_Document):
     figures: dict[str, Any]
 
 
-class Status(_Document):
+class Pin(Document):
+    """Why a backup never expires, since when, and who says so."""
+
+    reason: str
+    at: datetime
+    actor: str
+
+
+class Summary(Document):
+    """What a listing shows of a manifest, so that thousands need not be parsed; `manifest_sha256` is of its bytes."""
+
+    database: str
+    kind: str
+    created_at: datetime
+    bytes: int
+    server_version: str
+    manifest_bytes: int
+    manifest_sha256: str
+
+
+class Status(Document):
     """A backup's tier and why; kept beside the manifest and replaced as a whole."""
 
     backup_id: str
     tier: Tier = Tier.TAKEN
     evidence: tuple[Evidence, ...] = ()
-
-
-class Problem(_Document):
-    """A file that isn't as the manifest says; `kind`: missing, extra, size, checksum, unreadable, manifest."""
-
-    file: str
-    kind: Literal["missing", "extra", "size", "checksum", "unreadable", "manifest"]
-
-
-class Listed(_Document):
-    """One backup of the catalogue; without a manifest that can be read, `problem` says why."""
-
-    backup_id: str
-    database: str
-    kind: str
-    tier: str
-    created_at: datetime | None
-    bytes: int | None
-    server_version: str | None
-    problem: str | None = None
-
-
-class Mismatch(_Document):
-    """Something the restored copy doesn't hold as the source did."""
-
-    object: str
-    source: str
-    restored: str
-
-
-class Created(_Document):
-    """What `backup create` answers."""
-
-    backup_id: str
-    kind: str
-    tier: Tier
-    bytes: int
-    source_bytes: int
-    seconds: float
-    store: str
-    tables: int
-    rows: int
-
-
-class Verified(_Document):
-    """What `backup verify` answers."""
-
-    backup_id: str
-    tier: Tier
-    files: int
-    bytes: int
-    seconds: float
-    problems: tuple[Problem, ...]
-
-
-class Comparison(_Document):
-    """How a restored copy compares with the fingerprint."""
-
-    tables_compared: int
-    rows_compared: int
-    coverage: float
-    mismatches: tuple[Mismatch, ...]
-    structure_problems: tuple[Mismatch, ...]
-    warnings: tuple[str, ...]
-    tables: dict[str, tuple[int, int, bool]]
+    pin: Pin | None = None
+    summary: Summary | None = None
 
     @property
-    def equal(self) -> bool:
-        """Whether the copy held the source's data."""
-        return not self.mismatches and not self.structure_problems
-
-
-class Drilled(_Document):
-    """What `backup drill` answers. `ladder` says which rungs held, in order; None: not reached."""
-
-    backup_id: str
-    tier: Tier
-    restore_seconds: float | None
-    tables_compared: int
-    rows_compared: int
-    coverage: float
-    mismatches: tuple[Mismatch, ...]
-    structure_problems: tuple[Mismatch, ...]
-    rto_seconds: float | None
-    rpo_seconds: float
-    ladder: dict[str, bool | None]
-    warnings: tuple[str, ...]
-    scratch_version: str | None
-    problems: tuple[Problem, ...]
-    tables: dict[str, tuple[int, int, bool]]
-
-    @property
-    def proven(self) -> bool:
-        """Whether every rung held."""
-        return all(self.ladder.values())
+    def proven_at(self) -> datetime | None:
+        """When a drill last proved it, if it still counts as proven."""
+        if self.tier is not Tier.PROVEN:
+            return None
+        return max((look.at for look in self.evidence if look.step == "drill" and look.passed), default=None)

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from chanuka_ops import errors
-from chanuka_ops.backup.model import (
-    Comparison,
-    Evidence,
-    File,
-    Fingerprint,
-    Mismatch,
-    Problem,
-    SequenceState,
-    Status,
-    Tier,
-)
+from chanuka_ops.backup.answers import Comparison, Mismatch, Problem
+from chanuka_ops.backup.model import Evidence, File, Fingerprint, SequenceState, Status, Tier
 
 _ID = re.compile(r"[a-z0-9_]+(?:-[a-z0-9_]+)*-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 # a role's membership as pg_dumpall writes it: GRANT a TO b WITH INHERIT TRUE GRANTED BY "c";
 _GRANTOR = re.compile(r"^(?P<grant>GRANT .+) GRANTED BY (?:\"(?:[^\"]|\"\")*\"|[^\s\";]+);$", re.MULTILINE)
-_SEAL = "document_sha256"
 
 
 def new_id(database: str, now: datetime, random_hex: str) -> str:
@@ -60,31 +48,6 @@ def checked_name(database: str) -> str:
     return database
 
 
-def seal(document: Mapping[str, Any]) -> bytes:
-    """Write a document as canonical JSON that carries its own SHA-256, so that any changed byte shows."""
-    body = {**document, _SEAL: hashlib.sha256(_canonical(document)).hexdigest()}
-    return _canonical(body)
-
-
-def unseal(content: bytes) -> dict[str, Any]:
-    """Read a sealed document back.
-
-    Errors: `BackupDamaged` if a single byte differs from what was written.
-    """
-    try:
-        body = json.loads(content)
-        stated = body.pop(_SEAL)
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise errors.BackupDamaged("it is not a sealed document") from None
-    if seal(body) != content or hashlib.sha256(_canonical(body)).hexdigest() != stated:
-        raise errors.BackupDamaged("its content is not what its own checksum says")
-    return dict(body)
-
-
-def _canonical(document: Mapping[str, Any]) -> bytes:
-    return (json.dumps(document, sort_keys=True, indent=1, ensure_ascii=True) + "\n").encode()
-
-
 def schema_hash(objects: Mapping[str, str]) -> str:
     """Hash a schema from the hashes of its objects."""
     lines = (f"{name}\0{definition}\n" for name, definition in sorted(objects.items()))
@@ -106,8 +69,8 @@ def without_grantors(roles: str) -> str:
 def file_problems(stated: Iterable[File], found: Mapping[str, File | None]) -> tuple[Problem, ...]:
     """Compare the manifest's files with those found; a file found that couldn't be read is None.
 
-    >>> file_problems([File(path="a", bytes=1, sha256="x")], {"b": None})
-    (Problem(file='a', kind='missing'), Problem(file='b', kind='extra'))
+    >>> [(p.file, p.kind) for p in file_problems([File(path="a", bytes=1, sha256="x")], {"b": None})]
+    [('a', 'missing'), ('b', 'extra')]
     """
     problems = []
     names = set()
@@ -156,7 +119,7 @@ def compare(source: Fingerprint, restored: Fingerprint, *, same_major: bool) -> 
     mismatches += _sequence_mismatches(source, restored)
     structure, warnings = _structure_problems(source, restored, same_major=same_major)
     compared = [name for name in source.tables if name in restored.tables]
-    rows = sum(source.tables[name].rows for name in compared)
+    rows = sum(source.tables[name].rows or 0 for name in compared)
     return Comparison(
         tables_compared=len(compared),
         rows_compared=rows,
@@ -175,7 +138,7 @@ def _table_mismatches(
     tables = {}
     for name, content in source.tables.items():
         copy = restored.tables.get(name)
-        tables[name] = (content.rows, copy.rows if copy else 0, content == copy)
+        tables[name] = (content.rows or 0, (copy.rows or 0) if copy else 0, content == copy)
         if copy is None:
             mismatches.append(Mismatch(object=name, source=f"{content.rows} rows", restored="no such table"))
         elif copy.rows != content.rows:

@@ -12,20 +12,10 @@ from typing import Any
 from chanuka_ops import context, errors
 from chanuka_ops.backup import drill as drills
 from chanuka_ops.backup import dump, files, rules
-from chanuka_ops.backup.model import (
-    Comparison,
-    Created,
-    Drilled,
-    Evidence,
-    File,
-    Listed,
-    Manifest,
-    Problem,
-    Status,
-    Tier,
-    Verified,
-)
-from chanuka_ops.backup.store import MANIFEST, STATUS, LocalStore
+from chanuka_ops.backup.answers import Comparison, Created, Drilled, Listed, Problem, Verified
+from chanuka_ops.backup.documents import MANIFEST, STATUS
+from chanuka_ops.backup.local import LocalStore
+from chanuka_ops.backup.model import Evidence, File, Manifest, Status, Tier
 from chanuka_ops.config import Settings
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
@@ -45,7 +35,8 @@ class BackupService:
         self._settings = settings.operations.backup
         self._bin_dir = settings.postgres.bin_dir
         self._state_dir = settings.state_dir
-        self.store = LocalStore(settings.backup_store)
+        first, *_ = settings.backup_stores.values()
+        self.store = LocalStore(first.path)
 
     def create(self, manager: ConnectionManager) -> Created:
         """Take a backup and fingerprint its source in the same snapshot; the tier is `taken`.
@@ -57,7 +48,8 @@ class BackupService:
         created_at = datetime.now(UTC)
         backup_id = rules.new_id(manager.name, created_at, secrets.token_hex(3))
         tools = binaries.find(configured=self._bin_dir, server_major=manager.probe().major)
-        with self.store.writing(manager.name, backup_id) as partial:
+        with self.store.writing(manager.name, backup_id) as writer:
+            partial = writer.staging
             with operation_lock(manager):  # what follows needs the database no more, and a lost lock must list nothing
                 dumped = dump.dump(manager, tools, self._settings, partial)
             try:
@@ -72,7 +64,7 @@ class BackupService:
                 dumped=dumped,
                 found=found,
             )
-            self.store.publish(partial, manifest)
+            writer.publish(manifest)
         log.info("backup %s taken", backup_id, extra={"event": "backup.taken", "backup_id": backup_id})
         return Created(
             backup_id=backup_id,

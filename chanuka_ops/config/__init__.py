@@ -5,6 +5,13 @@ Layers, the later winning: defaults · chanuka.toml · its `[environments.<envir
 message that names the key and where it came from, and never its value, which may be a secret.
 """
 
+from chanuka_ops.config.backup import (
+    BackupSettings,
+    DrillSettings,
+    FilterSettings,
+    KeepSettings,
+    StoreSettings,
+)
 from chanuka_ops.config.databases import (
     DRIVER,
     BreakerSettings,
@@ -18,13 +25,14 @@ from chanuka_ops.config.databases import (
 from chanuka_ops.config.layers import load
 from chanuka_ops.config.model import (
     ENVIRONMENTS,
-    BackupSettings,
     FeatureSettings,
     MigrationSettings,
     MonitoringSettings,
+    NotifySettings,
     OperationSettings,
     OptimisationSettings,
     PostgresSettings,
+    RouteSettings,
     RunSettings,
     Settings,
     Threshold,
@@ -36,18 +44,24 @@ __all__ = [
     "BackupSettings",
     "BreakerSettings",
     "DatabaseSettings",
+    "DrillSettings",
     "FeatureSettings",
+    "FilterSettings",
+    "KeepSettings",
     "MigrationSettings",
     "MonitoringSettings",
+    "NotifySettings",
     "OperationSettings",
     "OptimisationSettings",
     "PoolSettings",
     "PostgresSettings",
     "ReplicaSettings",
+    "RouteSettings",
     "RoutingSettings",
     "RunSettings",
     "SecretSource",
     "Settings",
+    "StoreSettings",
     "Threshold",
     "TimeoutSettings",
     "load",

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from chanuka_ops.config.databases import DatabaseSettings, Seconds, Section
+from chanuka_ops.config.backup import BackupSettings, StoreSettings
+from chanuka_ops.config.databases import DatabaseSettings, Seconds, SecretSource, Section
 from chanuka_ops.errors import ConfigurationError
 
 Environment = Literal["development", "staging", "production"]
@@ -41,15 +42,6 @@ class MigrationSettings(Section):
     lock_timeout_s: Seconds = Field(1.0, alias="lock_timeout")
     retry_deadline_s: Seconds = Field(60.0, alias="retry_deadline")
     deadline_s: Seconds = Field(3600.0, alias="deadline")
-
-
-class BackupSettings(Section):
-    """How backups are taken and proved."""
-
-    store: Path | None = None
-    jobs: int = Field(2, ge=1, le=64)
-    compression_level: int = Field(1, ge=0, le=9)
-    deadline_s: Seconds = Field(6 * 3600.0, alias="deadline")
 
 
 class Threshold(Section):
@@ -87,6 +79,24 @@ class RunSettings(Section):
     retry_wait_s: Seconds = Field(10.0, alias="retry_wait")
 
 
+class RouteSettings(Section):
+    """One way to tell somebody: an Apprise URL (a secret, so it says where it is kept), and what goes that way."""
+
+    url: SecretSource
+    severities: frozenset[Literal["info", "warning", "critical"]] = frozenset({"info", "warning", "critical"})
+    events: tuple[str, ...] = ("*",)
+    databases: tuple[str, ...] = ("*",)
+    tags: dict[str, str] = Field({})
+
+
+class NotifySettings(Section):
+    """Who is told what: routes by name. `events` and `databases` of a route are shell-style patterns."""
+
+    routes: dict[str, RouteSettings] = Field({})
+    timeout_s: Seconds = Field(10.0, alias="timeout")
+    attempts: int = Field(3, ge=1, le=10)
+
+
 class OperationSettings(Section):
     """One section for each kind of operation."""
 
@@ -95,6 +105,7 @@ class OperationSettings(Section):
     backup: BackupSettings = BackupSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     optimisation: OptimisationSettings = OptimisationSettings()
+    notify: NotifySettings = NotifySettings()
 
 
 class _Layers(PydanticBaseSettingsSource):
@@ -118,7 +129,7 @@ class Settings(BaseSettings):
 
     environment: Environment = "development"
     features: FeatureSettings = FeatureSettings()
-    databases: dict[str, DatabaseSettings] = {}
+    databases: dict[str, DatabaseSettings] = Field({})
     postgres: PostgresSettings = PostgresSettings()
     operations: OperationSettings = OperationSettings()
     state_dir: Path = Field(exclude=True)
@@ -146,9 +157,9 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def backup_store(self) -> Path:
-        """Directory of the local backup store."""
-        return self.operations.backup.store or self.state_dir / "backups"
+    def backup_stores(self) -> dict[str, StoreSettings]:
+        """Every backup store by name; by default a directory below the state directory."""
+        return self.operations.backup.all_stores(self.state_dir / "backups")
 
     def database(self, name: str) -> DatabaseSettings:
         """Return one database's settings.

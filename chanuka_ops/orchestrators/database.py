@@ -14,7 +14,7 @@ from typing import Any, Self
 from sqlalchemy import text
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup.model import Created, Drilled, Listed, Verified
+from chanuka_ops.backup.answers import Created, Drilled, Listed, Verified
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.asking import Probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chanuka_ops import errors
-from chanuka_ops.backup.model import Created, Drilled, Verified
+from chanuka_ops.backup.answers import Created, Drilled, Verified
 from chanuka_ops.health.model import HealthReport
 from chanuka_ops.optimisation.model import Applied, Plan
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator

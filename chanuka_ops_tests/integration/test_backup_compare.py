@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import dump, files, rules
+from chanuka_ops.backup import documents, dump, files
+from chanuka_ops.backup.answers import Comparison
+from chanuka_ops.backup.documents import MANIFEST, STATUS
 from chanuka_ops.backup.drill import RestoredCopy, compare
-from chanuka_ops.backup.model import Comparison, Manifest, Tier
+from chanuka_ops.backup.model import Manifest, Tier
 from chanuka_ops.backup.service import BackupService
-from chanuka_ops.backup.store import MANIFEST, STATUS
 from chanuka_ops.config import DatabaseSettings, PostgresSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.binaries import Binaries
@@ -170,7 +171,7 @@ def reseal(service: BackupService, backup_id: str) -> None:
     found = files.inventory(directory, label="test", fsync=False, but={MANIFEST, STATUS})
     manifest = service.store.manifest(backup_id)
     changed = manifest.model_copy(update={"files": tuple(file for file in found.values() if file)})
-    (directory / MANIFEST).write_bytes(rules.seal(changed.model_dump(mode="json")))
+    (directory / MANIFEST).write_bytes(documents.seal(changed.model_dump(mode="json")))
     assert service.verify(backup_id).problems == ()
 
 

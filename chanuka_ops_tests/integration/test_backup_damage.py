@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
+from chanuka_ops.backup.documents import MANIFEST, STATUS
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
-from chanuka_ops.backup.store import MANIFEST, STATUS
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops_tests.plugins.processes import Cli

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup.model import Created
+from chanuka_ops.backup.answers import Created
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings, TimeoutSettings
 from chanuka_ops.db.lock import operation_lock

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chanuka_ops.backup.model import Drilled, Tier
+from chanuka_ops.backup.answers import Drilled
+from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager

@@ -15,7 +15,7 @@ import pytest
 
 from chanuka_ops import context, errors
 from chanuka_ops.backup import fingerprint
-from chanuka_ops.backup.model import Created
+from chanuka_ops.backup.answers import Created
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.engines import translated

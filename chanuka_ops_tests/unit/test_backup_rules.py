@@ -11,14 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chanuka_ops import errors
-from chanuka_ops.backup import rules
-from chanuka_ops.backup.model import (
-    Evidence,
-    File,
-    Problem,
-    Status,
-    Tier,
-)
+from chanuka_ops.backup import documents, rules
+from chanuka_ops.backup.answers import Problem
+from chanuka_ops.backup.model import Evidence, File, Status, Tier
 
 NOW = datetime(2026, 11, 22, 17, 5, 9, tzinfo=UTC)
 
@@ -82,7 +77,7 @@ def test_ordinary_database_names() -> None:
         assert rules.checked_name(name) == name
 
 
-documents = st.dictionaries(
+any_document = st.dictionaries(
     st.text(max_size=8).filter(lambda key: key != "document_sha256"),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.floats(allow_nan=False),
@@ -93,14 +88,14 @@ documents = st.dictionaries(
 )
 
 
-@given(document=documents)
+@given(document=any_document)
 def test_a_sealed_document_reads_back(document: dict[str, Any]) -> None:
-    assert rules.unseal(rules.seal(document)) == document
+    assert documents.unseal(documents.seal(document)) == document
 
 
-@given(document=documents, data=st.data())
+@given(document=any_document, data=st.data())
 def test_any_changed_byte_of_a_sealed_document_shows(document: dict[str, Any], data: st.DataObject) -> None:
-    content = rules.seal(document)
+    content = documents.seal(document)
     place = data.draw(st.integers(0, len(content) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[place]))
     damaged = data.draw(
@@ -116,17 +111,17 @@ def test_any_changed_byte_of_a_sealed_document_shows(document: dict[str, Any], d
         )
     )
     with pytest.raises(errors.BackupDamaged):
-        rules.unseal(damaged)
+        documents.unseal(damaged)
 
 
 def test_every_single_bit_of_a_sealed_document() -> None:
-    content = rules.seal({"backup_id": GOOD, "tier": "proven", "bytes": 123, "é": [1.5, None]})
+    content = documents.seal({"backup_id": GOOD, "tier": "proven", "bytes": 123, "é": [1.5, None]})
     for place in range(len(content)):
         for bit in range(8):
             damaged = bytearray(content)
             damaged[place] ^= 1 << bit
             with pytest.raises(errors.BackupDamaged):
-                rules.unseal(bytes(damaged))
+                documents.unseal(bytes(damaged))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +129,7 @@ def test_every_single_bit_of_a_sealed_document() -> None:
 )
 def test_what_was_never_sealed(content: bytes) -> None:
     with pytest.raises(errors.BackupDamaged):
-        rules.unseal(content)
+        documents.unseal(content)
 
 
 def file(path: str, size: int = 1, sha256: str = "x") -> File:

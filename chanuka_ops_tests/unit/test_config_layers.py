@@ -36,7 +36,7 @@ def test_without_anything_there_are_defaults_and_no_database(load: Load, tmp_pat
     assert settings.databases == {}
     assert settings.features.health_monitoring
     assert settings.state_dir == tmp_path / ".chanuka"
-    assert settings.backup_store == tmp_path / ".chanuka" / "backups"
+    assert settings.backup_stores["default"].path == tmp_path / ".chanuka" / "backups"
     assert settings.source is None
 
 

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup.model import Drilled, Mismatch, Problem, Tier, Verified
+from chanuka_ops.backup.answers import Drilled, Mismatch, Problem, Verified
+from chanuka_ops.backup.model import Tier
 from chanuka_ops.optimisation.model import Applied, OutcomeWord
 from chanuka_ops.orchestrators import nightly
 from chanuka_ops.orchestrators.steps import Step, Steps

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 from pydantic import Field
 
-from chanuka_ops.backup.model import Drilled
+from chanuka_ops.backup.answers import Drilled
 from chanuka_ops.defs.assets import backups_key
 from chanuka_ops.defs.resources import DatabaseResource, readable
 from chanuka_ops.orchestrators.nightly import require_proven, require_whole

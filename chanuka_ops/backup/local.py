@@ -1,0 +1,346 @@
+"""The local store: a directory of this machine.
+
+::
+
+    <store>/<database>/<backup_id>/manifest.json    sealed; written last
+                                  /status.json      tier and evidence; replaced as a whole
+                                  /dump/…  /globals/…
+    <store>/.partial/<backup_id>/                   under way; its writer holds a flock on <backup_id>.lock,
+                                                    which is there before the directory and after it
+
+A backup appears by one atomic rename after every file and directory of it was fsynced, so that a backup that is
+listed is whole, whatever killed its writer; it disappears by one rename too. What a killed process left is removed by
+the next one. Who reads a backup holds a shared flock on its manifest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from chanuka_ops import errors
+from chanuka_ops.backup import documents, files, rules
+from chanuka_ops.backup.answers import Listed
+from chanuka_ops.backup.documents import MANIFEST, OWN, STATUS
+from chanuka_ops.backup.model import File, Manifest, Status
+from chanuka_ops.backup.store import Change
+
+log = logging.getLogger(__name__)
+
+_PARTIAL = ".partial"
+
+
+class LocalStore:
+    """Backups in a directory of this machine."""
+
+    def __init__(self, root: Path, name: str = "default") -> None:
+        self.root = root
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.name!r}, {str(self.root)!r})"
+
+    @property
+    def where(self) -> str:
+        """Its directory."""
+        return str(self.root)
+
+    @contextmanager
+    def writing(self, database: str, backup_id: str) -> Iterator[LocalWriter]:
+        """Write a new backup in the block; it's removed again unless it was published.
+
+        Errors: `StoreError` where the store can't be written.
+        """
+        partials = self.root / _PARTIAL
+        with self._translated("written"):
+            for needed in (self.root / rules.checked_name(database), partials):
+                files.make(needed)
+            self._sweep(partials)
+            lock = _locked(partials / f"{backup_id}.lock")
+        if lock is None:
+            raise errors.StoreError(f"backup {backup_id} is being written by another process")
+        partial = partials / backup_id
+        try:
+            with self._translated("written"):
+                partial.mkdir(mode=0o700)
+            yield LocalWriter(self, partial)
+        finally:
+            _remove(partial, lock)
+
+    def list(self, database: str | None = None) -> list[Listed]:
+        """List the backups, the newest first; one that is damaged is listed with the reason.
+
+        Errors: `StoreError` where the store can't be read: a partial listing is never shown as a whole one.
+        """
+        return documents.newest_first(self._listed(directory) for directory in self._directories(database))
+
+    def manifest(self, backup_id: str) -> Manifest:
+        """Read a manifest.
+
+        Errors: `BackupNotFound`; `BackupDamaged` where it isn't as it was written, or belongs to another backup.
+        """
+        return documents.opened(_content(self.directory(backup_id), MANIFEST), Manifest, backup_id, MANIFEST)
+
+    def status(self, backup_id: str) -> Status:
+        """Read a backup's tier and evidence.
+
+        Errors: `BackupNotFound`; `BackupDamaged` where it isn't as it was written, or belongs to another backup.
+        """
+        return documents.opened(_content(self.directory(backup_id), STATUS), Status, backup_id, STATUS)
+
+    def change_status(self, backup_id: str, change: Change) -> Status:
+        """Replace a backup's tier and evidence by what `change` makes of them; two that look at once both count.
+
+        One that is damaged says nothing of the backup any more: `change` then gets a fresh one.
+        Errors: `BackupNotFound`, `StoreError`.
+        """
+        directory = self.directory(backup_id)
+        temporary = directory.parent / f".{backup_id}.{STATUS}"  # beside, not inside: there it would be an extra file
+        with self._translated("written"), _held(directory):
+            try:
+                before = self.status(backup_id)
+            except errors.BackupDamaged:
+                before = Status(backup_id=backup_id)
+            status = change(before)
+            files.write(temporary, documents.seal(status.model_dump(mode="json")))
+            temporary.replace(directory / STATUS)
+            files.fsync(directory)
+        return status
+
+    def files(self, backup_id: str) -> dict[str, File | None]:
+        """Read every byte of a backup's files (manifest and status aside); None for one that can't be read."""
+        directory = self.directory(backup_id)
+        with self._translated("read"):
+            return files.inventory(directory, label="verify", fsync=False, but=OWN)
+
+    def directory(self, backup_id: str) -> Path:
+        """Return a backup's directory.
+
+        Errors: `BackupNotFound`, `StoreError`.
+        """
+        rules.checked_id(backup_id)
+        for directory in self._directories(None):
+            if directory.name == backup_id:
+                return directory
+        raise errors.BackupNotFound(
+            f"no backup {backup_id} in {self.root}: `chanuka-ops backup list` shows what there is"
+        )
+
+    @contextmanager
+    def open(self, backup_id: str, path: str) -> Iterator[BinaryIO]:
+        """Read one file as a stream. Errors: `BackupNotFound`, `BackupDamaged` (no such file)."""
+        try:
+            stream = (self.directory(backup_id) / path).open("rb")
+        except OSError as error:
+            raise errors.BackupDamaged(f"{backup_id}: {path} can't be read: {error.strerror}") from None
+        with stream:
+            yield stream
+
+    @contextmanager
+    def reading(self, backup_id: str) -> Iterator[None]:
+        """Keep a backup from being deleted in the block, by any process of this machine.
+
+        Errors: `BackupNotFound`, also where it is deleted at this very moment.
+        """
+        path = self.directory(backup_id) / MANIFEST
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:  # no manifest: nothing that could be restored
+            yield
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if not path.exists():
+                raise errors.BackupNotFound(f"backup {backup_id} was deleted just now")
+            yield
+        finally:
+            os.close(descriptor)
+
+    def delete(self, backup_id: str) -> None:
+        """Delete a backup; it's unlisted by one rename first.
+
+        Errors: `BackupNotFound`; `LockHeld` where somebody reads it; `StoreError`.
+        """
+        directory = self.directory(backup_id)
+        partials = self.root / _PARTIAL
+        with self._translated("written"):
+            files.make(partials)
+            lock = _locked(partials / f"{backup_id}.lock")
+            if lock is None:
+                raise errors.LockHeld(f"backup {backup_id} is being deleted by another process")
+            try:
+                with _unread(directory / MANIFEST, backup_id):
+                    directory.rename(partials / backup_id)
+                files.fsync(directory.parent)
+            finally:
+                _remove(partials / backup_id, lock)
+        log.info("backup %s deleted from %s", backup_id, self.root, extra={"event": "backup.deleted"})
+
+    def publish(self, partial: Path, manifest: Manifest) -> None:
+        """Write status and manifest, fsync all, and let the backup appear by one rename. Errors: `StoreError`."""
+        content, status = documents.first_documents(manifest)
+        with self._translated("written"):
+            files.write(partial / STATUS, status)
+            files.write(partial / MANIFEST, content)
+            for directory, _, _ in os.walk(partial, topdown=False):
+                files.fsync(Path(directory))
+            partial.rename(self.root / manifest.database / manifest.backup_id)
+            files.fsync(self.root / manifest.database)
+            files.fsync(self.root)
+
+    def receive(self, partial: Path, directory: Path, wanted: Iterable[File]) -> None:
+        """Copy files from elsewhere, and make them last. Errors: `StoreError`."""
+        for file in wanted:
+            target = partial / file.path
+            with self._translated("written"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                copied = _copied(directory / file.path, target)
+            if copied != file.sha256:
+                raise errors.StoreError(f"{target}: what arrived is not what was sent")
+
+    def _listed(self, directory: Path) -> Listed:
+        database, backup_id = directory.parent.name, directory.name
+        try:
+            rules.checked_id(backup_id)
+            content = _content(directory, MANIFEST)
+            status = documents.opened(_content(directory, STATUS), Status, backup_id, STATUS)
+            summary = status.summary
+            if summary is None or hashlib.sha256(content).hexdigest() != summary.manifest_sha256:
+                manifest = documents.opened(content, Manifest, backup_id, MANIFEST)
+                summary = documents.summary(manifest, content)
+        except (errors.BackupDamaged, errors.BackupNotFound) as damage:
+            return documents.damaged(self.name, database, backup_id, str(damage))
+        return documents.listed(self.name, status, summary)
+
+    def _directories(self, database: str | None) -> Iterator[Path]:
+        try:
+            if not self.root.exists():
+                return
+            all_of_them = sorted(self.root.iterdir())  # first of all: a store that can't be read is not an empty one
+            databases = [self.root / database] if database else all_of_them
+            for parent in databases:
+                if parent.name.startswith(".") or not parent.is_dir():
+                    continue
+                yield from sorted(d for d in parent.iterdir() if d.is_dir() and not d.name.startswith("."))
+        except OSError as error:
+            raise errors.StoreError(f"the backup store {self.root} can't be read: {error.strerror}") from None
+
+    def _sweep(self, partials: Path) -> None:
+        """Remove what killed writers left: whatever nobody holds the lock of."""
+        for backup_id in sorted({found.name.removesuffix(".lock") for found in partials.iterdir()}):
+            lock = _locked(partials / f"{backup_id}.lock")
+            if lock is None:
+                continue  # its writer lives
+            _remove(partials / backup_id, lock)
+            log.info("removed an unfinished backup: %s", backup_id, extra={"event": "backup.swept"})
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = error.filename or self.root
+            raise errors.StoreError(f"the backup store can't be {what}: {where}: {error.strerror}") from None
+
+
+class LocalWriter:
+    """A backup being written to the directory."""
+
+    def __init__(self, store: LocalStore, partial: Path) -> None:
+        self._store = store
+        self._partial = partial
+
+    @property
+    def staging(self) -> Path:
+        """The partial backup itself: what is written here needs no copying."""
+        return self._partial
+
+    def receive(self, directory: Path, wanted: Iterable[File]) -> None:
+        """Take files from elsewhere; those of `staging` are here, and were fsynced when they were hashed."""
+        if directory != self._partial:
+            self._store.receive(self._partial, directory, wanted)
+
+    def publish(self, manifest: Manifest) -> None:
+        """Let the backup appear. Errors: `StoreError`."""
+        self._store.publish(self._partial, manifest)
+
+
+def _content(directory: Path, name: str) -> bytes:
+    try:
+        return (directory / name).read_bytes()
+    except OSError as error:
+        raise errors.BackupDamaged(f"{directory.name}: {name} can't be read: {error.strerror}") from None
+
+
+def _copied(source: Path, target: Path) -> str:
+    """Copy a file, make it last, and return the SHA-256 of what is read."""
+    digest = hashlib.sha256()
+    with source.open("rb") as here, target.open("wb") as there:
+        while chunk := here.read(files.CHUNK):
+            digest.update(chunk)
+            there.write(chunk)
+        there.flush()
+        os.fsync(there.fileno())
+    return digest.hexdigest()
+
+
+def _locked(path: Path) -> int | None:
+    """Return a descriptor that holds the lock file's flock, None where somebody else does.
+
+    The lock counts only if the file is still there by its name: one that was opened while another removed it is
+    nobody's, and guards nothing.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)
+
+
+def _remove(partial: Path, lock: int) -> None:
+    """Remove a partial backup, then its lock file, then let go of the lock: so no sweep sees it unguarded."""
+    shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):
+        partial.with_name(f"{partial.name}.lock").unlink()
+    os.close(lock)
+
+
+@contextmanager
+def _unread(manifest: Path, backup_id: str) -> Iterator[None]:
+    """Hold a backup's manifest against readers for the block. Errors: `LockHeld` where one has it."""
+    try:
+        descriptor = os.open(manifest, os.O_RDONLY)
+    except OSError:  # there's none that could be read
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise errors.LockHeld(f"backup {backup_id} is being read by a drill or a restore: it is kept") from None
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Hold a directory's own flock for the block: as long as it takes to write a small file."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
