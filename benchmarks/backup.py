@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from chanuka_ops_tests.plugins.backup import local
 from chanuka_ops import config
 from chanuka_ops.dataset import service as dataset
 from chanuka_ops.db import parameters
@@ -70,7 +71,7 @@ def measure(orchestrator: DatabaseOrchestrator, work: Path, count: int) -> list[
     create = pairs(
         "backup create", lambda: ids.append(orchestrator.backup().backup_id), "pg_dump -Fd", bare_dump, count
     )
-    directory = orchestrator.backups.store.directory(ids[-1])
+    directory = local(orchestrator.backups).directory(ids[-1])
     files = [path for path in directory.rglob("*") if path.is_file()]
     verify = pairs(
         "backup verify",

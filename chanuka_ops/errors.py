@@ -39,6 +39,7 @@
     ├── MigrationFailed ..................... 1
     ├── StoreError .......................... 1  a backup store can't be read or written
     ├── BackupDamaged ....................... 1  a backup doesn't hold what its manifest says
+    ├── DecryptionFailed .................... 1  no secret key fits, or what is encrypted isn't whole
     └── DrillFailed ......................... 1  the restored copy didn't hold the source's data
 """
 
@@ -225,6 +226,10 @@ class StoreError(ChanukaError):
 
 class BackupDamaged(ChanukaError):
     """A backup doesn't hold what its manifest says."""
+
+
+class DecryptionFailed(ChanukaError):
+    """A backup's file can't be decrypted: no secret key fits, or what is encrypted isn't whole."""
 
 
 class DrillFailed(ChanukaError):

@@ -8,5 +8,6 @@ pytest_plugins = [
     "chanuka_ops_tests.plugins.processes",
     "chanuka_ops_tests.plugins.proxy",
     "chanuka_ops_tests.plugins.replicas",
+    "chanuka_ops_tests.plugins.s3",
     "chanuka_ops_tests.plugins.tls",
 ]

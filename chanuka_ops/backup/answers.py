@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from pydantic import Field
+
 from chanuka_ops.backup.model import Document, Tier
 
 
@@ -19,7 +21,8 @@ class Problem(Document):
 class Listed(Document):
     """One backup of a store's catalogue; without a manifest that can be read, `problem` says why.
 
-    `proven_at` is when a drill last proved it, `pinned` why it never expires.
+    `proven_at` is when a drill last proved it, `pinned` why it never expires, `disproved` which look at it failed and
+    has not been answered by one that passed.
     """
 
     backup_id: str
@@ -30,9 +33,19 @@ class Listed(Document):
     bytes: int | None
     server_version: str | None
     store: str = "default"
+    stores: tuple[str, ...] = ()
+    copy_problems: tuple[str, ...] = ()
     proven_at: datetime | None = None
     pinned: str | None = None
+    disproved: str | None = None
     problem: str | None = None
+
+
+class Catalogue(Document):
+    """What all stores hold together; a store in `problems` couldn't be listed, so that it may be partial."""
+
+    backups: tuple[Listed, ...]
+    problems: dict[str, str]
 
 
 class Mismatch(Document):
@@ -43,8 +56,16 @@ class Mismatch(Document):
     restored: str
 
 
+class Placed(Document):
+    """One store's part in a backup: where it is, or why it is not there."""
+
+    store: str
+    where: str
+    problem: str | None = None
+
+
 class Created(Document):
-    """What `backup create` answers."""
+    """What `backup create` answers; `store` is where the first copy is, `stores` says it of each."""
 
     backup_id: str
     kind: str
@@ -55,6 +76,12 @@ class Created(Document):
     store: str
     tables: int
     rows: int
+    stores: tuple[Placed, ...] = ()
+
+    @property
+    def missing(self) -> tuple[Placed, ...]:
+        """The stores that did not get their copy."""
+        return tuple(placed for placed in self.stores if placed.problem is not None)
 
 
 class Verified(Document):
@@ -98,6 +125,7 @@ class Drilled(Document):
     structure_problems: tuple[Mismatch, ...]
     rto_seconds: float | None
     rpo_seconds: float
+    phases: dict[str, float] = Field({})
     ladder: dict[str, bool | None]
     warnings: tuple[str, ...]
     scratch_version: str | None
@@ -108,3 +136,51 @@ class Drilled(Document):
     def proven(self) -> bool:
         """Whether every rung held."""
         return all(self.ladder.values())
+
+    def failure(self) -> str:
+        """Say what differs, the first ten of it."""
+        damaged = [f"{problem.store}: {problem.file} ({problem.kind})" for problem in self.problems]
+        differing = [
+            f"{item.object}: {item.source} at the source, {item.restored} in the restored copy"
+            for item in (*self.mismatches, *self.structure_problems)
+        ]
+        return "; ".join((damaged + differing)[:10])
+
+
+class Kept(Document):
+    """A backup that stays, and everything that speaks for it."""
+
+    backup_id: str
+    reasons: tuple[str, ...]
+
+
+class Expired(Document):
+    """A backup that no rule keeps any more, and why."""
+
+    backup_id: str
+    reason: str
+
+
+class Retention(Document):
+    """Which backups of one database in one store stay and which expire, the newest first.
+
+    `refused` says why nothing may expire at all. `database` and `store` are None where there is no backup.
+    """
+
+    database: str | None
+    store: str | None
+    keep: tuple[Kept, ...]
+    expire: tuple[Expired, ...]
+    refused: str | None = None
+
+
+class Expiry(Document):
+    """What became of a decision in one store; a backup `in_use` stays until the next time.
+
+    `problem` says why nothing more went: a guard's refusal, or the store's failure.
+    """
+
+    decided: Retention
+    deleted: tuple[str, ...] = ()
+    in_use: tuple[str, ...] = ()
+    problem: str | None = None

@@ -107,6 +107,7 @@ def listed(store: str, status: Status, summary: Summary) -> Listed:
         store=store,
         proven_at=status.proven_at,
         pinned=status.pin.reason if status.pin else None,
+        disproved=status.disproved,
     )
 
 

@@ -15,19 +15,18 @@ the next one. Who reads a backup holds a shared flock on its manifest.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from chanuka_ops import errors
-from chanuka_ops.backup import documents, files, rules
+from chanuka_ops.backup import documents, files, flocks, rules
 from chanuka_ops.backup.answers import Listed
+from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.documents import MANIFEST, OWN, STATUS
 from chanuka_ops.backup.model import File, Manifest, Status
 from chanuka_ops.backup.store import Change
@@ -63,7 +62,7 @@ class LocalStore:
             for needed in (self.root / rules.checked_name(database), partials):
                 files.make(needed)
             self._sweep(partials)
-            lock = _locked(partials / f"{backup_id}.lock")
+            lock = flocks.exclusive(partials / f"{backup_id}.lock")
         if lock is None:
             raise errors.StoreError(f"backup {backup_id} is being written by another process")
         partial = partials / backup_id
@@ -72,7 +71,7 @@ class LocalStore:
                 partial.mkdir(mode=0o700)
             yield LocalWriter(self, partial)
         finally:
-            _remove(partial, lock)
+            flocks.remove(partial, lock)
 
     def list(self, database: str | None = None) -> list[Listed]:
         """List the backups, the newest first; one that is damaged is listed with the reason.
@@ -103,7 +102,7 @@ class LocalStore:
         """
         directory = self.directory(backup_id)
         temporary = directory.parent / f".{backup_id}.{STATUS}"  # beside, not inside: there it would be an extra file
-        with self._translated("written"), _held(directory):
+        with self._translated("written"), flocks.held(directory):
             try:
                 before = self.status(backup_id)
             except errors.BackupDamaged:
@@ -149,19 +148,8 @@ class LocalStore:
 
         Errors: `BackupNotFound`, also where it is deleted at this very moment.
         """
-        path = self.directory(backup_id) / MANIFEST
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError:  # no manifest: nothing that could be restored
+        with flocks.shared(self.directory(backup_id) / MANIFEST, backup_id):
             yield
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if not path.exists():
-                raise errors.BackupNotFound(f"backup {backup_id} was deleted just now")
-            yield
-        finally:
-            os.close(descriptor)
 
     def delete(self, backup_id: str) -> None:
         """Delete a backup; it's unlisted by one rename first.
@@ -172,15 +160,16 @@ class LocalStore:
         partials = self.root / _PARTIAL
         with self._translated("written"):
             files.make(partials)
-            lock = _locked(partials / f"{backup_id}.lock")
+            lock = flocks.exclusive(partials / f"{backup_id}.lock")
             if lock is None:
                 raise errors.LockHeld(f"backup {backup_id} is being deleted by another process")
             try:
-                with _unread(directory / MANIFEST, backup_id):
+                with flocks.unread(directory / MANIFEST, backup_id):
                     directory.rename(partials / backup_id)
                 files.fsync(directory.parent)
+                reached(f"local.unlisted:{self.name}")
             finally:
-                _remove(partials / backup_id, lock)
+                flocks.remove(partials / backup_id, lock)
         log.info("backup %s deleted from %s", backup_id, self.root, extra={"event": "backup.deleted"})
 
     def publish(self, partial: Path, manifest: Manifest) -> None:
@@ -189,9 +178,12 @@ class LocalStore:
         with self._translated("written"):
             files.write(partial / STATUS, status)
             files.write(partial / MANIFEST, content)
+            reached(f"local.documents:{self.name}")
             for directory, _, _ in os.walk(partial, topdown=False):
                 files.fsync(Path(directory))
+            reached(f"local.synced:{self.name}")
             partial.rename(self.root / manifest.database / manifest.backup_id)
+            reached(f"local.renamed:{self.name}")
             files.fsync(self.root / manifest.database)
             files.fsync(self.root)
 
@@ -235,10 +227,10 @@ class LocalStore:
     def _sweep(self, partials: Path) -> None:
         """Remove what killed writers left: whatever nobody holds the lock of."""
         for backup_id in sorted({found.name.removesuffix(".lock") for found in partials.iterdir()}):
-            lock = _locked(partials / f"{backup_id}.lock")
+            lock = flocks.exclusive(partials / f"{backup_id}.lock")
             if lock is None:
                 continue  # its writer lives
-            _remove(partials / backup_id, lock)
+            flocks.remove(partials / backup_id, lock)
             log.info("removed an unfinished backup: %s", backup_id, extra={"event": "backup.swept"})
 
     @contextmanager
@@ -289,58 +281,3 @@ def _copied(source: Path, target: Path) -> str:
         there.flush()
         os.fsync(there.fileno())
     return digest.hexdigest()
-
-
-def _locked(path: Path) -> int | None:
-    """Return a descriptor that holds the lock file's flock, None where somebody else does.
-
-    The lock counts only if the file is still there by its name: one that was opened while another removed it is
-    nobody's, and guards nothing.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        os.close(descriptor)
-
-
-def _remove(partial: Path, lock: int) -> None:
-    """Remove a partial backup, then its lock file, then let go of the lock: so no sweep sees it unguarded."""
-    shutil.rmtree(partial, ignore_errors=True)
-    with suppress(OSError):
-        partial.with_name(f"{partial.name}.lock").unlink()
-    os.close(lock)
-
-
-@contextmanager
-def _unread(manifest: Path, backup_id: str) -> Iterator[None]:
-    """Hold a backup's manifest against readers for the block. Errors: `LockHeld` where one has it."""
-    try:
-        descriptor = os.open(manifest, os.O_RDONLY)
-    except OSError:  # there's none that could be read
-        yield
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise errors.LockHeld(f"backup {backup_id} is being read by a drill or a restore: it is kept") from None
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Hold a directory's own flock for the block: as long as it takes to write a small file."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

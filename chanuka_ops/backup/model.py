@@ -201,3 +201,12 @@ class Status(Document):
         if self.tier is not Tier.PROVEN:
             return None
         return max((look.at for look in self.evidence if look.step == "drill" and look.passed), default=None)
+
+    @property
+    def disproved(self) -> str | None:
+        """Which look at it failed, where none of that kind has passed since; None for one that is proven."""
+        if self.tier is Tier.PROVEN:
+            return None
+        newest = {look.step: look for look in self.evidence}
+        failed = [look for step in ("drill", "verify") if (look := newest.get(step)) is not None and not look.passed]
+        return f"its {failed[0].step} of {failed[0].at:%Y-%m-%d %H:%M} failed" if failed else None

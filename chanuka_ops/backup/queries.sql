@@ -21,6 +21,75 @@ select current_database() as dbname, current_setting('server_version') as server
        pg_catalog.pg_database_size(d.oid) as source_bytes, pg_catalog.now() as snapshot_at
   from pg_catalog.pg_database d where d.datname = current_database()
 
+-- ---------------------------------------------------------------------------------------------------------------------
+-- What a dump is told and watched by.
+
+-- name: schemas
+-- what: every schema that a filter picks from, as it is stored and as it is quoted
+select n.nspname as name, pg_catalog.quote_ident(n.nspname) as quoted from pg_catalog.pg_namespace n
+ where n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)' order by 1
+
+-- name: relations
+-- what: every relation that a filter picks from, and the one that it goes along with: a partition with its parent, an
+-- index with its table, a sequence with the table that owns it; an extension's own are the extension's
+select pg_catalog.format('%I.%I', n.nspname, c.relname) as quoted, n.nspname as schema, c.relname as name,
+       c.relkind::text as kind, case when f.oid is not null then pg_catalog.format('%I.%I', fn.nspname, f.relname) end as follows
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  left join lateral (
+    select case when c.relkind in ('i', 'I') then (select i.indrelid from pg_catalog.pg_index i where i.indexrelid = c.oid)
+                when c.relispartition then (select i.inhparent from pg_catalog.pg_inherits i where i.inhrelid = c.oid)
+                when c.relkind = 'S' then (select d.refobjid from pg_catalog.pg_depend d
+                      where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype in ('a', 'i')
+                        and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjsubid > 0 limit 1) end as oid
+  ) whose on true
+  left join pg_catalog.pg_class f on f.oid = whose.oid
+  left join pg_catalog.pg_namespace fn on fn.oid = f.relnamespace
+ where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c', 'i', 'I') and c.relpersistence <> 't'
+   and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by 1
+
+-- name: extension_schemas
+-- what: the schema that each extension is installed in
+select e.extname as name, n.nspname as schema from pg_catalog.pg_extension e
+  join pg_catalog.pg_namespace n on n.oid = e.extnamespace order by 1
+
+-- name: sibling_databases
+-- what: every database of the server that one can connect to, templates aside
+select d.datname as name, d.datname = current_database() as own from pg_catalog.pg_database d where d.datallowconn and not d.datistemplate order by 1
+
+-- name: may_read_role_passwords
+-- what: whether this role may read the passwords' hashes
+select pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'select')
+
+-- name: server_settings
+-- what: what the server's configuration says other than its defaults; file locations are the machine's own
+select s.name, pg_catalog.current_setting(s.name, true) as value, s.source from pg_catalog.pg_settings s
+ where s.source in ('configuration file', 'command line', 'environment variable', 'global')
+   and s.context <> 'internal' and s.category not like 'File Locations%' order by 1
+
+-- name: expected_rows
+-- what: about how many rows each table has: as last analysed, or as counted since then; no lock is waited for
+select c.oid::bigint as oid, pg_catalog.format('%I.%I', n.nspname, c.relname) as name,
+       greatest(c.reltuples, pg_catalog.pg_stat_get_live_tuples(c.oid), 0)::bigint as rows
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind = 'r' and c.relpersistence <> 't'
+   and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'
+
+-- name: table_bytes
+-- what: how large tables are that were never analysed
+select c.oid::bigint as oid, pg_catalog.pg_relation_size(c.oid) as bytes from pg_catalog.pg_class c
+ where c.oid::bigint = any(cast(:oids as bigint[]))
+
+-- name: copying
+-- what: how many rows of which table each session of that name has read out by now
+select p.pid, p.relid::bigint as oid, p.tuples_processed as rows
+  from pg_catalog.pg_stat_progress_copy p join pg_catalog.pg_stat_activity a on a.pid = p.pid
+ where a.application_name = :application_name and p.datname = current_database() and p.tuples_processed is not null
+
+-- ---------------------------------------------------------------------------------------------------------------------
+
 -- name: database_size
 -- what: how large a database is by now; 0 before it's there
 select coalesce((select pg_catalog.pg_database_size(oid) from pg_catalog.pg_database where datname = :name), 0)
@@ -182,3 +251,132 @@ select 'default privileges', pg_catalog.concat_ws(' ', pg_catalog.pg_get_userbyi
        (select pg_catalog.string_agg(x::text, ',' order by x::text collate "C") from pg_catalog.unnest(a.defaclacl) x)
   from pg_catalog.pg_default_acl a
 order by 1, 2
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Restore: what the target server is and has, what a target database holds, and the swap by rename.
+-- ---------------------------------------------------------------------------------------------------------------
+
+-- name: restore_server
+-- what: the target server and what the role may do there; where its data lies, if the role may know
+select current_setting('server_version_num')::int as version_num, current_setting('server_version') as version,
+       pg_catalog.pg_is_in_recovery() as in_recovery, r.rolsuper as superuser, r.rolsuper or r.rolcreatedb as may_create,
+       pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())::bigint as started_at,
+       case when pg_catalog.pg_has_role(current_user, 'pg_read_all_settings', 'usage') then current_setting('data_directory') end as data_directory
+  from pg_catalog.pg_roles r where r.rolname = current_user
+
+-- name: restore_database
+-- what: a database by name: whose it is, where it lies, who is in it
+select d.oid::bigint as oid, pg_catalog.pg_get_userbyid(d.datdba) as owner, pg_catalog.pg_has_role(current_user, d.datdba, 'usage') as owned,
+       d.datallowconn as connectable, nullif(pg_catalog.pg_tablespace_location(d.dattablespace), '') as location,
+       (select pg_catalog.count(*) from pg_catalog.pg_prepared_xacts p where p.database = d.datname) as prepared
+  from pg_catalog.pg_database d where d.datname = :name
+
+-- name: restore_contents
+-- what: the first objects of this database that no template brings and no extension, and how many there are
+with found as (
+  select 'pg_catalog.pg_namespace'::regclass::oid as class, oid from pg_catalog.pg_namespace where nspname !~ '^pg_(toast|temp)'
+  union all select 'pg_catalog.pg_class'::regclass, oid from pg_catalog.pg_class where relkind not in ('i', 'I', 't') and relpersistence <> 't'
+  union all select 'pg_catalog.pg_proc'::regclass, oid from pg_catalog.pg_proc
+  union all select 'pg_catalog.pg_type'::regclass, oid from pg_catalog.pg_type where typrelid = 0
+  union all select 'pg_catalog.pg_operator'::regclass, oid from pg_catalog.pg_operator
+  union all select 'pg_catalog.pg_opfamily'::regclass, oid from pg_catalog.pg_opfamily
+  union all select 'pg_catalog.pg_collation'::regclass, oid from pg_catalog.pg_collation where collnamespace <> 'pg_catalog'::regnamespace
+  union all select 'pg_catalog.pg_conversion'::regclass, oid from pg_catalog.pg_conversion
+  union all select 'pg_catalog.pg_cast'::regclass, oid from pg_catalog.pg_cast
+  union all select 'pg_catalog.pg_am'::regclass, oid from pg_catalog.pg_am
+  union all select 'pg_catalog.pg_language'::regclass, oid from pg_catalog.pg_language
+  union all select 'pg_catalog.pg_transform'::regclass, oid from pg_catalog.pg_transform
+  union all select 'pg_catalog.pg_ts_config'::regclass, oid from pg_catalog.pg_ts_config
+  union all select 'pg_catalog.pg_ts_dict'::regclass, oid from pg_catalog.pg_ts_dict
+  union all select 'pg_catalog.pg_foreign_data_wrapper'::regclass, oid from pg_catalog.pg_foreign_data_wrapper
+  union all select 'pg_catalog.pg_foreign_server'::regclass, oid from pg_catalog.pg_foreign_server
+  union all select 'pg_catalog.pg_event_trigger'::regclass, oid from pg_catalog.pg_event_trigger
+  union all select 'pg_catalog.pg_publication'::regclass, oid from pg_catalog.pg_publication
+  union all select 'pg_catalog.pg_default_acl'::regclass, oid from pg_catalog.pg_default_acl
+  union all select 'pg_catalog.pg_largeobject'::regclass, oid from pg_catalog.pg_largeobject_metadata
+), own as (
+  select f.class, f.oid from found f
+   where f.oid >= 16384 -- what initdb made is below
+     and not exists (select from pg_catalog.pg_depend d where d.classid = f.class and d.objid = f.oid and d.deptype in ('e', 'i'))
+), described as (
+  select pg_catalog.pg_describe_object(class, oid, 0) as object, class = 'pg_catalog.pg_class'::regclass as relation from own
+)
+select object, pg_catalog.count(*) over () as objects from described order by relation desc, object limit 3
+
+-- name: restore_roles
+-- what: which of some roles there are, and whether this one may hand objects over to them
+select rolname as name, pg_catalog.pg_has_role(current_user, oid, 'member') as assignable
+  from pg_catalog.pg_roles where rolname = any(cast(:names as text[]))
+
+-- name: restore_roles
+-- what: which of some roles there are, and whether this one may hand objects over to them
+-- since: 16
+select rolname as name, pg_catalog.pg_has_role(current_user, oid, 'set') as assignable
+  from pg_catalog.pg_roles where rolname = any(cast(:names as text[]))
+
+-- name: restore_extensions
+-- what: which of some extensions the server has, and whether only a superuser may create them
+select e.name, v.superuser and not v.trusted as for_superusers
+  from pg_catalog.pg_available_extensions e
+  join pg_catalog.pg_available_extension_versions v on v.name = e.name and v.version = e.default_version
+ where e.name = any(cast(:names as text[]))
+
+-- name: restore_tablespaces
+-- what: which of some tablespaces there are and may be used
+select spcname from pg_catalog.pg_tablespace
+ where spcname = any(cast(:names as text[])) and pg_catalog.has_tablespace_privilege(oid, 'create')
+
+-- name: restore_siblings
+-- what: databases that a restore into that name made and left, by their comment or by their name
+select d.datname as name, pg_catalog.shobj_description(d.oid, 'pg_database') as comment
+  from pg_catalog.pg_database d
+ where pg_catalog.starts_with(d.datname, cast(:prefix as text)) or pg_catalog.starts_with(pg_catalog.shobj_description(d.oid, 'pg_database'), cast(:mark as text))
+ order by d.datname
+
+-- name: restore_lock
+-- what: let one restore at a time work towards a database's name, whether it's there or not
+select pg_catalog.pg_try_advisory_lock(cast(:class as int), pg_catalog.hashtext(:name))
+
+-- name: restore_sessions
+-- what: who is connected to a database, and whether this role may end that session
+select a.pid, coalesce(a.usename, '') as role, coalesce(a.application_name, '') as application,
+       coalesce(a.client_addr::text, 'local') as address,
+       me.rolsuper or (not coalesce(r.rolsuper, true) and (pg_catalog.pg_has_role(me.oid, a.usesysid, 'usage')
+         or pg_catalog.pg_has_role(me.oid, 'pg_signal_backend', 'usage'))) as endable
+  from pg_catalog.pg_stat_activity a join pg_catalog.pg_roles me on me.rolname = current_user left join pg_catalog.pg_roles r on r.oid = a.usesysid
+ where a.datname = :name and a.pid <> pg_catalog.pg_backend_pid() and a.backend_type <> 'autovacuum worker' -- a rename ends those
+ order by a.pid
+
+-- name: restore_end_session
+-- what: end one session
+select pg_catalog.pg_terminate_backend(cast(:pid as int))
+
+-- name: restore_door_closed
+-- what: whether a database is locked by a rename, so that no new session gets in
+select exists (select from pg_catalog.pg_locks l
+                where l.locktype = 'object' and l.classid = 'pg_catalog.pg_database'::regclass and l.objid = cast(:oid as bigint)::oid
+                  and l.mode = 'AccessExclusiveLock' and l.granted)
+
+-- name: restore_quoted
+-- what: a name as the server quotes it
+select pg_catalog.quote_ident(:name)
+
+-- name: restore_rename
+-- what: the statement that renames a database
+select pg_catalog.format('alter database %I rename to %I', cast(:name as text), cast(:other as text))
+
+-- name: restore_comment
+-- what: the statement that sets a database's comment; null takes it away
+select pg_catalog.format('comment on database %I is %L', cast(:name as text), cast(:comment as text))
+
+-- name: restore_owner
+-- what: the statement that gives a database an owner
+select pg_catalog.format('alter database %I owner to %I', cast(:name as text), cast(:owner as text))
+
+-- name: restore_drop
+-- what: the statement that drops a database, ending the sessions in it
+select pg_catalog.format('drop database if exists %I with (force)', cast(:name as text))
+
+-- name: restore_drop_role
+-- what: the statement that drops a role
+select pg_catalog.format('drop role if exists %I', cast(:name as text))

@@ -91,6 +91,10 @@ class Face:
         """Print a sentence for a person."""
         self.out.print(Text(words))
 
+    def warn(self, words: str) -> None:
+        """Print a sentence for a person that no script reads: on standard error."""
+        self.err.print(Text(words, style="yellow"))
+
 
 def _console(*, stderr: bool) -> Console:
     # asked of the stream itself: FORCE_COLOR makes rich take a pipe for a terminal
@@ -104,6 +108,7 @@ class _Bars:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
             console=console, transient=True,
             # rich would send standard output to the bar's own stream, out of the file or pipe that it's meant for
             redirect_stdout=sys.stdout.isatty(),
@@ -120,7 +125,7 @@ class _Bars:
     def show(self, step: context.Progress) -> None:
         if self._under_way is None or self._under_way[0] != step.label:
             self._end()  # a step whose total was a guess never says that it's done: the next one says it
-            task = self._progress.add_task(step.label, total=step.total, visible=False, amount="")
+            task = self._progress.add_task(step.label, total=step.total, visible=False, amount="", left="")
             self._under_way = (step.label, task, logs.Stopwatch())
         _, task, watch = self._under_way
         if step.total is not None and step.done >= step.total:
@@ -130,7 +135,8 @@ class _Bars:
             task,
             completed=step.done,
             total=step.total,
-            amount=_amount(step),
+            amount=", ".join(word for word in (step.amount, step.detail) if word),
+            left=step.left,
             visible=watch.seconds > SHOW_PROGRESS_AFTER_S,
         )
 
@@ -138,14 +144,6 @@ class _Bars:
         if self._under_way is not None:
             self._progress.remove_task(self._under_way[1])
             self._under_way = None
-
-
-def _amount(step: context.Progress) -> str:
-    if step.unit == "bytes":
-        whole = f" of {step.total / 1e6:.0f}" if step.total else ""
-        return f"{step.done / 1e6:.0f}{whole} MB"
-    whole = f" of {step.total:,}" if step.total else ""
-    return f"{step.done:,}{whole} {step.unit}"
 
 
 def styled(cell: object) -> Text:

@@ -91,7 +91,8 @@ class KeepSettings(Section):
     """Which backups stay. With no number set every backup does.
 
     `last` is a count of backups; the others keep the newest of each of that many hours, days, ISO weeks, months and
-    years (UTC). `minimum` are kept whatever the rest says; past `maximum_age` only what is guarded stays.
+    years (UTC) that have a backup. `minimum` are kept whatever the rest says. What is older than the newest backup by
+    more than `maximum_age` stays only if it is pinned, the last proven one, or one of the `minimum`.
     """
 
     last: int = Field(0, ge=0)

@@ -11,28 +11,34 @@ from chanuka_ops.config import DatabaseSettings, SecretSource
 SECRET_COMMAND_TIMEOUT_S = 10.0
 
 
-def resolve_secret(source: SecretSource) -> str:
-    """Read a secret from where it is kept.
+def resolve_secret(source: SecretSource, what: str = "the password") -> str:
+    """Read a secret from where it is kept; `what` names it in errors.
 
     Errors: `ConfigurationError` naming the source, never the secret.
     """
     if source.env is not None:
         value = os.environ.get(source.env)
         if value is None:
-            raise errors.ConfigurationError(f"the password is to come from ${source.env}, which is not set")
+            raise errors.ConfigurationError(f"{what} is to come from ${source.env}, which is not set")
         return value
     if source.file is not None:
         try:
             return source.file.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise errors.ConfigurationError(f"the password file {source.file} can't be read: {error}") from None
+            raise errors.ConfigurationError(
+                f"{what} is to come from {source.file}, which can't be read: {error}"
+            ) from None
     command = source.command or ()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECRET_COMMAND_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise errors.ConfigurationError(f"the password command {command[0]!r} failed: {error}") from None
+        raise errors.ConfigurationError(
+            f"{what} is to come from the command {command[0]!r}, which failed: {error}"
+        ) from None
     if done.returncode != 0:
-        raise errors.ConfigurationError(f"the password command {command[0]!r} exited with {done.returncode}")
+        raise errors.ConfigurationError(
+            f"{what} is to come from the command {command[0]!r}, which exited with {done.returncode}"
+        )
     return done.stdout.rstrip("\r\n")
 
 

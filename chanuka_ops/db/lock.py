@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
@@ -50,6 +50,33 @@ def operation_lock(manager: ConnectionManager, *, wait_s: float = 0.0) -> Iterat
         yield
         if not connection.execute(_RELEASE, _KEY).scalar_one():
             raise errors.ConnectionLost("the operation lock was lost while the operation ran")
+
+
+@contextmanager
+def operation_lock_if_reachable(manager: ConnectionManager) -> Iterator[bool]:
+    """Hold the database's operation lock for the block; False where its server can't be reached, with a warning.
+
+    For what doesn't touch the database, such as a drill of its backup: that has to work while the server is down, and
+    its outcome stands though the lock's connection breaks.
+    Errors: `LockHeld` naming the holder.
+    """
+    with ExitStack() as stack:
+        held = True
+        try:
+            stack.enter_context(operation_lock(manager))
+        except errors.ConnectError as error:
+            held = False
+            log.warning(
+                "database %r can't be asked for its operation lock: %s", manager.name, error,
+                extra={"event": "lock.unreachable"},
+            )  # fmt: skip
+        try:
+            yield held
+        finally:
+            try:
+                stack.close()
+            except errors.ConnectionLost as lost:
+                log.warning("database %r: %s", manager.name, lost, extra={"event": "lock.lost"})
 
 
 def _acquire(connection: Connection, name: str, wait_s: float) -> None:

@@ -14,6 +14,8 @@ from chanuka_ops.backup.service import BackupService
 from chanuka_ops.orchestrators.database import known_names
 
 GROUP = "postgresql"
+PROVEN = "newest_backup_is_proven"
+IN_EVERY_STORE = "newest_backup_is_in_every_store"
 
 
 def backups_key(database: str) -> dg.AssetKey:
@@ -44,7 +46,8 @@ def specs(settings: config.Settings) -> list[dg.AssetSpec]:
 
 def checks(settings: config.Settings) -> Sequence[dg.AssetChecksDefinition]:
     """Declare the checks; each can also be run by itself."""
-    return [_newest_backup_is_proven(name) for name in known_names(settings)]
+    names = known_names(settings)
+    return [*map(_newest_backup_is_proven, names), *map(_newest_backup_is_in_every_store, names)]
 
 
 def _spec(key: dg.AssetKey, description: str) -> dg.AssetSpec:
@@ -52,7 +55,7 @@ def _spec(key: dg.AssetKey, description: str) -> dg.AssetSpec:
 
 
 def _newest_backup_is_proven(name: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=backups_key(name), name="newest_backup_is_proven", description="From the manifests alone.")
+    @dg.asset_check(asset=backups_key(name), name=PROVEN, description="From the manifests alone.")
     def check() -> dg.AssetCheckResult:
         listed = BackupService(config.load()).catalogue(name)
         newest = listed[0] if listed else None
@@ -63,6 +66,21 @@ def _newest_backup_is_proven(name: str) -> dg.AssetChecksDefinition:
                 "backup_id": newest.backup_id if newest else "none",
                 "tier": str(newest.tier) if newest else "none",
             },
+        )
+
+    return check
+
+
+def _newest_backup_is_in_every_store(name: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=backups_key(name), name=IN_EVERY_STORE, description="From the manifests alone.")
+    def check() -> dg.AssetCheckResult:
+        service = BackupService(config.load())
+        newest = next((listed for listed in service.look(name).backups if listed.problem is None), None)
+        missing = sorted(set(service.stores) - set(newest.stores if newest else ()))
+        return dg.AssetCheckResult(
+            passed=newest is not None and not missing,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"backup_id": newest.backup_id if newest else "none", "missing": ", ".join(missing) or "none"},
         )
 
     return check

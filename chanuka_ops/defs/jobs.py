@@ -13,6 +13,7 @@ SINGLES = (
     ("migrate", "Migrate up.", migration.apply_migrations, 2 * HOUR_S),
     ("backup", "Take a backup.", backup.take_backup, MAX_RUNTIME_S),
     ("restore_drill", "Prove a backup: restore and compare.", backup.prove_chosen_backup, MAX_RUNTIME_S),
+    ("expire_backups", "Let old backups go, by the policy.", backup.expire_backups, 2 * HOUR_S),
     ("optimise", "Plan; VACUUM and ANALYZE what needs it.", optimisation.plan_and_apply, 2 * HOUR_S),
     ("setup_database", "Make the database and migrate it.", migration.set_up_database, 2 * HOUR_S),
     ("health_check", "Check health.", health.check_health, HOUR_S // 4),
@@ -22,13 +23,15 @@ SINGLES = (
 def jobs(settings: config.Settings) -> list[dg.JobDefinition]:
     """Build the jobs; what a feature switches off is not in them."""
 
-    @dg.graph(description="Health, backup, drill, optimise: the whole cycle. Each step can be retried by itself.")
+    @dg.graph(
+        description="Health, backup, drill, expire, optimise: the whole cycle. Each step can be retried by itself."
+    )
     def nightly() -> None:
         if settings.features.health_monitoring:
             backup_id = backup.take_backup(after=health.check_health())
         else:
             backup_id = backup.take_backup()
-        optimisation.plan_and_apply(after=backup.prove_backup(backup_id))
+        optimisation.plan_and_apply(after=backup.expire_backups(after=backup.prove_backup(backup_id)))
 
     singles = [
         _job(dg.GraphDefinition(name=name, description=description, node_defs=[op]), max_runtime_s)

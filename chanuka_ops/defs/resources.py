@@ -132,7 +132,7 @@ def _run_scope(run: dg.DagsterRun | None) -> Iterator[None]:
         nonlocal last_s
         if time.monotonic() - last_s >= PROGRESS_EVERY_S:
             last_s = time.monotonic()
-            print(f"{step.label}: {step.done:,} of {step.total or '?'} {step.unit}", file=sys.stderr)  # noqa: T201 - a log line would be an event and a row
+            print(step.words(), file=sys.stderr)  # noqa: T201 - a log line would be an event and a row
 
     run_id, job = (run.run_id, run.job_name) if run else ("-", "-")
     with context.scope(job=job, run_id=run_id, actor=f"dagster:{context.current().actor}", on_progress=show):

@@ -15,7 +15,10 @@ MAX_LATENESS = timedelta(hours=3)
 
 def schedules(settings: config.Settings) -> list[dg.ScheduleDefinition]:
     """Build the schedules; what a feature switches off is not among them."""
-    built = [_schedule("nightly_schedule", "nightly", "0 2 * * *", settings)]
+    built = [
+        _schedule("nightly_schedule", "nightly", "0 2 * * *", settings),
+        _schedule("restore_drill_schedule", "restore_drill", "0 5 * * 0", settings),
+    ]
     if settings.features.health_monitoring:
         built.append(_schedule("health_check_schedule", "health_check", "*/15 * * * *", settings))
     return built

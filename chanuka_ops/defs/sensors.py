@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from chanuka_ops import config, errors
+from chanuka_ops import config, notify
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
-from chanuka_ops.defs.assets import backups_key
+from chanuka_ops.defs.assets import PROVEN, backups_key
+from chanuka_ops.logs import redact
+from chanuka_ops.notify import Notice
 from chanuka_ops.orchestrators.database import known_names
-
-PROVEN_WITHIN = timedelta(hours=26)  # a nightly backup, and two hours for a long night
 
 
 @dg.sensor(name="backup_freshness_sensor", minimum_interval_seconds=300)
@@ -22,7 +22,7 @@ def backup_freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorRes
     now: dict[str, str] = {}
     events = []
     for name in known_names(settings):
-        verdict, passed, age_s = _freshness(BackupService(settings), name)
+        verdict, passed, age_s = _freshness(settings, name)
         now[name] = verdict
         if before.get(name) == verdict:
             continue
@@ -30,26 +30,43 @@ def backup_freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorRes
         if age_s is not None:
             metadata["proven_age_seconds"] = dg.MetadataValue.float(age_s)
         events.append(
-            dg.AssetCheckEvaluation(
-                asset_key=backups_key(name), check_name="newest_backup_is_proven", passed=passed, metadata=metadata
-            )
+            dg.AssetCheckEvaluation(asset_key=backups_key(name), check_name=PROVEN, passed=passed, metadata=metadata)
         )
     if not events:
         return dg.SkipReason("nothing changed")
     return dg.SensorResult(asset_events=events, cursor=json.dumps(now))
 
 
-def _freshness(service: BackupService, name: str) -> tuple[str, bool, float | None]:
-    try:
-        proven = [b.created_at for b in service.catalogue(name) if b.tier == Tier.PROVEN and b.created_at]
-    except errors.StoreError as error:
-        return f"unknown: {error}", False, None
-    if not proven:
+def _freshness(settings: config.Settings, name: str) -> tuple[str, bool, float | None]:
+    found = BackupService(settings).look(name)
+    proven = [b.created_at for b in found.backups if b.tier == Tier.PROVEN and b.created_at]
+    age = datetime.now(UTC) - max(proven) if proven else None
+    if age is not None and age <= timedelta(hours=settings.operations.backup.proven_within_hours):
+        return "proven in time", True, age.total_seconds()
+    for store, problem in found.problems.items():  # what isn't seen may be what is missed
+        return f"unknown: store {store}: {problem}", False, None
+    if age is None:
         return "no backup was ever proven", False, None
-    age = datetime.now(UTC) - max(proven)
-    if age > PROVEN_WITHIN:
-        return "the newest proven backup is too old", False, age.total_seconds()
-    return "proven in time", True, age.total_seconds()
+    return "the newest proven backup is too old", False, age.total_seconds()
 
 
-SENSORS = [backup_freshness_sensor]
+@dg.run_failure_sensor(name="run_failure_alert_sensor", minimum_interval_seconds=30)
+def run_failure_alert_sensor(context: dg.RunFailureSensorContext) -> None:
+    """Tell, by the routes of operations.notify, of every run that failed."""
+    settings = config.load()
+    run = context.dagster_run
+    database = run.tags.get("chanuka/database", "main")
+    stated = settings.databases.get(database)
+    notice = Notice(
+        event="run.failed",
+        severity="critical",
+        database=database,
+        title=f"{run.job_name} of {database} failed",
+        body=redact(context.failure_event.message or "the run failed"),
+        facts={"job": run.job_name, "run_id": run.run_id},
+    )
+    for delivery in notify.send(notice, settings.operations.notify, tags=stated.tags if stated else {}):
+        context.log.info(f"{delivery.route}: {'delivered' if delivery.delivered else delivery.problem}")
+
+
+SENSORS = [backup_freshness_sensor, run_failure_alert_sensor]

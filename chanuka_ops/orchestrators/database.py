@@ -14,8 +14,7 @@ from typing import Any, Self
 from sqlalchemy import text
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup.answers import Created, Drilled, Listed, Verified
-from chanuka_ops.backup.service import BackupService
+from chanuka_ops.backup.answers import Created, Drilled, Expiry, Listed, Retention, Verified
 from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.asking import Probe
 from chanuka_ops.db.manager import ConnectionManager
@@ -27,6 +26,7 @@ from chanuka_ops.migrator.service import Migrator
 from chanuka_ops.optimisation.model import Applied
 from chanuka_ops.optimisation.model import Plan as OptimisationPlan
 from chanuka_ops.optimisation.service import Optimiser
+from chanuka_ops.orchestrators.backups import BackupOperations
 from chanuka_ops.postgres import binaries
 from chanuka_ops.postgres.server import embedded, embedded_major
 
@@ -44,7 +44,8 @@ class DatabaseOrchestrator:
         self.settings = settings
         self.manager = manager
         self.migrator = Migrator(manager, settings.operations.migration)
-        self.backups = BackupService(settings)
+        self._backups = BackupOperations(settings, manager.name, manager)
+        self.backups = self._backups.service
         self.optimiser = Optimiser(manager, settings.operations.optimisation)
 
     @classmethod
@@ -118,18 +119,30 @@ class DatabaseOrchestrator:
 
     def backup(self) -> Created:
         """Take a backup. Errors: see `BackupService.create`."""
-        with context.scope(operation="backup"):
-            return self.backups.create(self.manager)
+        return self.backup_all()[0]
+
+    def backup_all(self) -> list[Created]:
+        """Take a backup, and one of each other database of the server that the settings name.
+
+        Errors: see `BackupService.create`.
+        """
+        return self._backups.create(self.manager)
 
     def verify(self, backup_id: str) -> Verified:
-        """Reread a backup's bytes. Errors: see `BackupService.verify`."""
-        with context.scope(operation="verify"):
-            return self.backups.verify(backup_id)
+        """Reread every copy's bytes. Errors: see `BackupService.verify`."""
+        return self._backups.verify(backup_id)
 
-    def drill(self, backup_id: str | None = None) -> Drilled:
+    def drill(self, backup_id: str | None = None, *, store: str | None = None) -> Drilled:
         """Prove a backup, by default the newest. Errors: see `BackupService.drill`."""
-        with context.scope(operation="drill"):
-            return self.backups.drill(backup_id or self.backups.newest(self.name))
+        return self._backups.drill(backup_id, store=store)
+
+    def retention(self) -> list[Retention]:
+        """Say which backups would stay and go. Errors: `ConfigurationError`."""
+        return self._backups.retention()
+
+    def expire(self) -> list[Expiry]:
+        """Delete the backups that the policy lets go. Errors: `LockHeld`; a store's own problem is in its answer."""
+        return self._backups.expire()
 
     def backup_list(self) -> list[Listed]:
         """List this database's backups. Errors: `StoreError`."""

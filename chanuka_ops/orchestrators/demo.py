@@ -64,10 +64,24 @@ def demonstrate(settings: Settings, name: str, *, scale: int, on_step: Callable[
         steps.run("migrate", orchestrator.migrate, _migrate_said)
         steps.run("data", lambda: _load(orchestrator, scale), _data_said)
         cycle = nightly.cycle(orchestrator, steps)
+        _prove_from_afar(orchestrator, steps)
         steps.run("connections", orchestrator.status, _connections_said)
         version = _version(orchestrator.probe())
         steps.run("report", lambda: _write_report(report, cycle, steps, version), lambda path: path.name)
     return Demonstrated(tuple(steps.done), cycle, report)
+
+
+def _prove_from_afar(orchestrator: DatabaseOrchestrator, steps: Steps) -> None:
+    """Take a second backup and prove the copy of it that lies in a bucket, where one is configured."""
+    afar = next((name for name, stated in orchestrator.settings.backup_stores.items() if not stated.is_local), None)
+    if afar is None:
+        return
+    created = steps.run("backup 2", orchestrator.backup, nightly.backup_said)
+    steps.run(
+        "drill 2",
+        lambda: nightly.require_proven(orchestrator.drill(created.backup_id, store=afar)),
+        lambda drill: f"{nightly.drill_said(drill)}; fetched from {orchestrator.backups.stores[afar].where}",
+    )
 
 
 def _load(orchestrator: DatabaseOrchestrator, scale: int) -> DatasetSummary:

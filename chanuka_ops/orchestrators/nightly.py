@@ -1,11 +1,11 @@
-"""The whole cycle, as plain Python: health → backup → drill → optimise."""
+"""The whole cycle, as plain Python: health → backup → drill → expire → optimise."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from chanuka_ops import errors
-from chanuka_ops.backup.answers import Created, Drilled, Verified
+from chanuka_ops.backup.answers import Created, Drilled, Expiry, Verified
 from chanuka_ops.health.model import HealthReport
 from chanuka_ops.optimisation.model import Applied, Plan
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
@@ -36,6 +36,8 @@ def cycle(orchestrator: DatabaseOrchestrator, steps: Steps) -> Cycle:
     created = steps.run("backup", orchestrator.backup, backup_said)
     verified = steps.run("verify", lambda: require_whole(orchestrator.verify(created.backup_id)), verify_said)
     drill = steps.run("drill", lambda: require_proven(orchestrator.drill(created.backup_id)), drill_said)
+    if not orchestrator.settings.operations.backup.keep.keeps_all:
+        steps.run("expire", lambda: require_expired(orchestrator.expire()), expire_said)
     plan = steps.run("optimise plan", lambda: orchestrator.optimise_plan(health), lambda p: f"{len(p.advice)} advice")
     applied = steps.run("optimise apply", lambda: require_applied(orchestrator.optimise_apply(plan)), applied_said)
     return Cycle(health, created, verified, drill, plan, tuple(applied))
@@ -53,13 +55,18 @@ def require_proven(drill: Drilled) -> Drilled:
     """Return a drill that proved its backup. Errors: `DrillFailed` naming what differs."""
     if drill.proven:
         return drill
-    damaged = [f"{problem.file} ({problem.kind})" for problem in drill.problems]
-    differing = [
-        f"{item.object}: {item.source} at the source, {item.restored} in the restored copy"
-        for item in (*drill.mismatches, *drill.structure_problems)
-    ]
-    listing = "; ".join((damaged + differing)[:10])
-    raise errors.DrillFailed(f"backup {drill.backup_id} is not proven: {listing}")
+    raise errors.DrillFailed(f"backup {drill.backup_id} is not proven: {drill.failure()}")
+
+
+def require_expired(done: list[Expiry]) -> list[Expiry]:
+    """Return what expired. Errors: `RefusedError` where a guard said no, `StoreError` where a store failed."""
+    refused = [f"store {e.decided.store}: {e.decided.refused}" for e in done if e.decided.refused]
+    failed = [f"store {e.decided.store}: {e.problem}" for e in done if e.problem and not e.decided.refused]
+    if failed:
+        raise errors.StoreError("; ".join(failed))
+    if refused:
+        raise errors.RefusedError(f"nothing expires: {'; '.join(refused)}")
+    return done
 
 
 def require_applied(applied: list[Applied]) -> list[Applied]:
@@ -81,9 +88,10 @@ def health_said(report: HealthReport) -> str:
 
 def backup_said(created: Created) -> str:
     """Say a backup in a line."""
+    missing = "".join(f"; not in store {placed.store}: {placed.problem}" for placed in created.missing)
     return (
         f"{created.backup_id}: {created.tables} tables, {created.rows:,} rows, "
-        f"{megabytes(created.source_bytes)} in {megabytes(created.bytes)}"
+        f"{megabytes(created.source_bytes)} in {megabytes(created.bytes)}{missing}"
     )
 
 
@@ -98,6 +106,11 @@ def drill_said(drill: Drilled) -> str:
         f"{drill.tables_compared} tables, {drill.rows_compared:,} rows compared, "
         f"{len(drill.mismatches) + len(drill.structure_problems)} differ: tier {drill.tier}"
     )
+
+
+def expire_said(done: list[Expiry]) -> str:
+    """Say in a line what expired."""
+    return f"{sum(len(e.deleted) for e in done)} expired, {sum(len(e.decided.keep) for e in done)} stay"
 
 
 def applied_said(applied: list[Applied]) -> str:

@@ -19,7 +19,7 @@ from chanuka_ops.config import DatabaseSettings, PostgresSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.server import Server, scratch
-from chanuka_ops_tests.plugins.backup import SMALL, Serve, execute, fresh_database
+from chanuka_ops_tests.plugins.backup import SMALL, Serve, execute, fresh_database, local
 from chanuka_ops_tests.plugins.processes import Cli
 
 pytestmark = pytest.mark.postgres
@@ -50,7 +50,7 @@ def restored(server: Server, pg: Binaries, session_dir: Path) -> Iterator[tuple[
         backup_id = service.create(manager).backup_id
     execute(server.settings("postgres"), "drop role compare_reader")
     manifest = service.store.manifest(backup_id)
-    with service.restored_copy(manifest) as copy:
+    with service.restored_copy(backup_id) as copy:
         yield manifest, copy
 
 
@@ -167,7 +167,7 @@ def test_a_change_of_structure_names_the_object(restored: tuple[Manifest, Restor
 
 def reseal(service: BackupService, backup_id: str) -> None:
     """Let the manifest state the files as they are now: a backup that was wrong from the start."""
-    directory = service.store.directory(backup_id)
+    directory = local(service).directory(backup_id)
     found = files.inventory(directory, label="test", fsync=False, but={MANIFEST, STATUS})
     manifest = service.store.manifest(backup_id)
     changed = manifest.model_copy(update={"files": tuple(file for file in found.values() if file)})
@@ -178,7 +178,7 @@ def reseal(service: BackupService, backup_id: str) -> None:
 @pytest.mark.slow
 def test_a_copy_with_one_other_value_is_not_proven(service: BackupService, cli: Cli, taken: str) -> None:
     assert service.drill(taken).tier is Tier.PROVEN
-    for path in (service.store.directory(taken) / dump.DUMP).glob("*.dat.gz"):
+    for path in (local(service).directory(taken) / dump.DUMP).glob("*.dat.gz"):
         path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"bill 500\n", b"bill 5OO\n")))
     reseal(service, taken)
     ran = cli("--json", "backup", "drill", taken)
@@ -191,7 +191,7 @@ def test_a_copy_with_one_other_value_is_not_proven(service: BackupService, cli: 
 
 @pytest.mark.slow
 def test_a_dump_that_cannot_be_restored_is_recorded_and_said(service: BackupService, taken: str) -> None:
-    (service.store.directory(taken) / dump.DUMP / "toc.dat").write_bytes(b"nonsense")
+    (local(service).directory(taken) / dump.DUMP / "toc.dat").write_bytes(b"nonsense")
     reseal(service, taken)
     with pytest.raises(errors.ToolFailed, match="pg_restore"):
         service.drill(taken)

@@ -15,6 +15,7 @@ from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops_tests.plugins.backup import local
 from chanuka_ops_tests.plugins.processes import Cli
 
 pytestmark = pytest.mark.postgres
@@ -35,7 +36,7 @@ def files_of(directory: Path) -> list[Path]:
 
 
 def test_one_flipped_byte_in_each_file_is_found_and_the_file_named(service: BackupService, taken: str) -> None:
-    directory = service.store.directory(taken)
+    directory = local(service).directory(taken)
     files = files_of(directory)
     assert {MANIFEST, STATUS, "dump/toc.dat", "globals/roles.sql"} <= {str(f.relative_to(directory)) for f in files}
     for path in files:
@@ -55,7 +56,7 @@ def test_one_flipped_byte_in_each_file_is_found_and_the_file_named(service: Back
 @pytest.mark.parametrize("name", [MANIFEST, STATUS, "dump/toc.dat", "globals/roles.sql"])
 def test_the_command_exits_with_1_and_names_the_file(cli: Cli, service: BackupService, taken: str, name: str) -> None:
     assert cli("backup", "verify", taken).status == 0
-    flipped(service.store.directory(taken) / name, 40)
+    flipped(local(service).directory(taken) / name, 40)
     ran = cli("--json", "backup", "verify", taken)
     assert ran.status == 1
     assert [problem["file"] for problem in ran.json["problems"]] == [name]
@@ -129,7 +130,7 @@ def a_linked_directory(directory: Path) -> None:
 )
 def test_each_kind_of_damage(service: BackupService, taken: str, damage: Damage, found: dict[str, str]) -> None:
     assert service.verify(taken).tier is Tier.VERIFIED
-    damage(service.store.directory(taken))
+    damage(local(service).directory(taken))
     assert problems(service, taken) == found
     assert service.store.status(taken).tier is Tier.TAKEN
     drilled = service.drill(taken)
@@ -140,7 +141,7 @@ def test_each_kind_of_damage(service: BackupService, taken: str, damage: Damage,
 
 @pytest.mark.parametrize("name", [MANIFEST, STATUS])
 def test_one_of_the_two_documents_is_missing(service: BackupService, taken: str, name: str) -> None:
-    (service.store.directory(taken) / name).unlink()
+    (local(service).directory(taken) / name).unlink()
     assert list(problems(service, taken)) == [name]
 
 
@@ -155,22 +156,22 @@ def test_a_document_of_another_backup(
 ) -> None:
     other = another(service, small)
     service.verify(other)
-    before = (service.store.directory(other) / STATUS).read_bytes()
-    shutil.copy(service.store.directory(other) / name, service.store.directory(taken) / name)
+    before = (local(service).directory(other) / STATUS).read_bytes()
+    shutil.copy(local(service).directory(other) / name, local(service).directory(taken) / name)
     assert problems(service, taken) == {name: kind}
     assert service.store.status(taken).tier is Tier.TAKEN
-    assert (service.store.directory(other) / STATUS).read_bytes() == before, "the other backup was touched"
+    assert (local(service).directory(other) / STATUS).read_bytes() == before, "the other backup was touched"
 
 
 def test_damaged_backups_are_listed_as_such_and_the_whole_ones_still_are(
     service: BackupService, taken: str, small: DatabaseSettings
 ) -> None:
-    parent = service.store.directory(taken).parent
+    parent = local(service).directory(taken).parent
     damaged = another(service, small)
-    (service.store.directory(damaged) / MANIFEST).write_bytes(b"{}")
+    (local(service).directory(damaged) / MANIFEST).write_bytes(b"{}")
     (parent / "main-20200101T000000Z-000000").mkdir()
-    shutil.copytree(service.store.directory(taken), parent / "main-20200101T000000Z-000001")
-    shutil.copytree(service.store.directory(taken), parent / "renamed by hand")
+    shutil.copytree(local(service).directory(taken), parent / "main-20200101T000000Z-000001")
+    shutil.copytree(local(service).directory(taken), parent / "renamed by hand")
     listed = {backup.backup_id: backup for backup in service.catalogue("main")}
     assert {name for name, backup in listed.items() if backup.problem is None} == {taken}
     assert len(listed) == 5
@@ -182,7 +183,7 @@ def test_damaged_backups_are_listed_as_such_and_the_whole_ones_still_are(
 
 def test_a_backup_without_anything_can_be_verified_and_not_drilled(service: BackupService, taken: str) -> None:
     empty = "main-20200101T000000Z-000000"
-    (service.store.directory(taken).parent / empty).mkdir()
+    (local(service).directory(taken).parent / empty).mkdir()
     assert MANIFEST in problems(service, empty)
     with pytest.raises(errors.BackupDamaged, match="manifest is damaged"):
         service.drill(empty)
@@ -190,7 +191,7 @@ def test_a_backup_without_anything_can_be_verified_and_not_drilled(service: Back
 
 @pytest.mark.slow
 def test_one_that_was_repaired_counts_again(service: BackupService, taken: str) -> None:
-    path = service.store.directory(taken) / SOME
+    path = local(service).directory(taken) / SOME
     assert service.drill(taken).tier is Tier.PROVEN
     flipped(path, 50)
     assert service.verify(taken).tier is Tier.TAKEN

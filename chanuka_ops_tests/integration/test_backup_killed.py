@@ -18,7 +18,7 @@ from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.process import wait_until
-from chanuka_ops_tests.plugins.backup import scalars
+from chanuka_ops_tests.plugins.backup import local, scalars
 from chanuka_ops_tests.plugins.processes import clean_environment, url_of
 
 pytestmark = pytest.mark.postgres
@@ -61,7 +61,7 @@ def creating(
     )
     with process:
         try:
-            yield Creating(process, service.store.root, database)
+            yield Creating(process, local(service).root, database)
         finally:
             process.kill()
 
@@ -176,7 +176,7 @@ def test_kill_9_leaves_nothing_half_done(
     before = {backup.backup_id for backup in service.catalogue()}
     with ConnectionManager("main", large) as manager:
         created = service.create(manager)
-    assert list((service.store.root / ".partial").iterdir()) == [], "the next backup sweeps what was left"
+    assert list((local(service).root / ".partial").iterdir()) == [], "the next backup sweeps what was left"
     assert {backup.backup_id for backup in service.catalogue()} == before | {created.backup_id}
     assert service.verify(created.backup_id).problems == ()
 
@@ -198,7 +198,7 @@ def test_an_interrupt_cleans_up(
     assert '"kind": "Interrupted"' in stdout
     (line,) = stderr.strip().splitlines()
     assert line.startswith("Interrupted: ")
-    assert list((service.store.root / ".partial").iterdir()) == []
+    assert list((local(service).root / ".partial").iterdir()) == []
     assert service.catalogue() == []
     assert_nothing_runs(large)
 
@@ -232,5 +232,5 @@ def test_pg_dump_is_killed_by_somebody_else(
     assert '"kind": "ToolFailed"' in stdout
     assert "pg_dump" in stdout
     assert service.catalogue() == []
-    assert list((service.store.root / ".partial").iterdir()) == []
+    assert list((local(service).root / ".partial").iterdir()) == []
     assert_nothing_runs(large)

@@ -16,7 +16,7 @@ from chanuka_ops.config import DatabaseSettings, TimeoutSettings
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.process import wait_until
-from chanuka_ops_tests.plugins.backup import execute, scalars
+from chanuka_ops_tests.plugins.backup import execute, local, scalars
 from chanuka_ops_tests.plugins.processes import Cli, url_of
 
 pytestmark = pytest.mark.postgres
@@ -29,7 +29,7 @@ def create(service: BackupService, database: DatabaseSettings, name: str = "main
 
 def assert_nothing_left(service: BackupService) -> None:
     assert service.catalogue() == []
-    assert list(service.store.root.glob(".partial/*")) == []
+    assert list(local(service).root.glob(".partial/*")) == []
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def test_a_table_that_is_dropped_meanwhile(service: BackupService, large: Databa
     execute(large, "create table if not exists passing as select 1 as id")
     backing = threading.Thread(target=create, args=(service, large))
     backing.start()
-    assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
+    assert wait_until(lambda: bool(list(local(service).root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
     with (
         ConnectionManager("main", large) as manager,
         pytest.raises(errors.LockTimeout),
@@ -86,7 +86,7 @@ def test_two_backups_of_one_database(service: BackupService, small: DatabaseSett
 def test_two_backups_that_really_run_at_once(service: BackupService, large: DatabaseSettings) -> None:
     backing = threading.Thread(target=create, args=(service, large))
     backing.start()
-    assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
+    assert wait_until(lambda: bool(list(local(service).root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
     with pytest.raises(errors.LockHeld, match="another operation is under way: chanuka/backup/"):
         create(service, large)
     backing.join()
@@ -118,7 +118,7 @@ def test_a_lost_operation_lock_lists_nothing(service: BackupService, large: Data
 
     backing = threading.Thread(target=backup)
     backing.start()
-    assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
+    assert wait_until(lambda: bool(list(local(service).root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
     scalars(
         large,
         "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"

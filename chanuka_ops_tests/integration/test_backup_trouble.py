@@ -24,7 +24,7 @@ from chanuka_ops.db.parameters import Profile
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.postgres.server import scratch
-from chanuka_ops_tests.plugins.backup import Serve, as_role, execute, scalars
+from chanuka_ops_tests.plugins.backup import Serve, as_role, execute, local, scalars
 from chanuka_ops_tests.plugins.processes import Cli, url_of
 
 pytestmark = pytest.mark.postgres
@@ -39,7 +39,7 @@ def create(service: BackupService, database: DatabaseSettings, name: str = "main
 
 def assert_nothing_left(service: BackupService) -> None:
     assert service.catalogue() == []
-    assert list(service.store.root.glob(".partial/*")) == []
+    assert list(local(service).root.glob(".partial/*")) == []
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def mounted(directory: Path, *options: str) -> Iterator[None]:
 @pytest.mark.root
 @needs_root
 def test_a_full_disk(service: BackupService, large: DatabaseSettings) -> None:
-    with mounted(service.store.root, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
+    with mounted(local(service).root, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
         with pytest.raises(errors.ToolFailed, match="No space left on device"):
             create(service, large)
         assert_nothing_left(service)
@@ -66,15 +66,15 @@ def test_a_full_disk(service: BackupService, large: DatabaseSettings) -> None:
 @pytest.mark.root
 @needs_root
 def test_a_disk_that_is_full_when_the_manifest_is_written(service: BackupService, small: DatabaseSettings) -> None:
-    directory = service.store.directory(create(service, small).backup_id)
+    directory = local(service).directory(create(service, small).backup_id)
     files = [path for path in directory.rglob("*") if path.is_file() and path.parent != directory]
     needed = sum(-(-path.stat().st_size // PAGE) for path in files)  # and not one for the manifest
-    with mounted(service.store.root, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
-        free = os.statvfs(service.store.root).f_bavail
-        (service.store.root / "ballast").write_bytes(bytes((free - needed) * PAGE))
+    with mounted(local(service).root, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
+        free = os.statvfs(local(service).root).f_bavail
+        (local(service).root / "ballast").write_bytes(bytes((free - needed) * PAGE))
         with pytest.raises(errors.StoreError, match="No space left"):
             create(service, small)
-        (service.store.root / "ballast").unlink()
+        (local(service).root / "ballast").unlink()
         assert_nothing_left(service)
 
 
@@ -82,14 +82,14 @@ def test_a_disk_that_is_full_when_the_manifest_is_written(service: BackupService
 @needs_root
 def test_a_store_that_is_read_only(service: BackupService, small: DatabaseSettings) -> None:
     with (
-        mounted(service.store.root, "-t", "tmpfs", "-o", "ro", "tmpfs"),
+        mounted(local(service).root, "-t", "tmpfs", "-o", "ro", "tmpfs"),
         pytest.raises(errors.StoreError, match=r"can't be written: .*: Read-only file system"),
     ):
         create(service, small)
 
 
 def test_a_file_where_the_store_should_be(service: BackupService, small: DatabaseSettings, cli: Cli) -> None:
-    service.store.root.write_bytes(b"")
+    local(service).root.write_bytes(b"")
     with pytest.raises(errors.StoreError, match="can't be written"):
         create(service, small)
     for database in (None, "main"):
@@ -97,7 +97,7 @@ def test_a_file_where_the_store_should_be(service: BackupService, small: Databas
             service.catalogue(database)
     ran = cli("--json", "backup", "create", env={"DATABASE_URL": url_of(small)})
     assert ran.status == 1
-    assert str(service.store.root) in ran.json["error"]["message"]
+    assert str(local(service).root) in ran.json["error"]["message"]
 
 
 def test_a_table_that_the_role_cannot_read(service: BackupService, small: DatabaseSettings) -> None:
@@ -187,7 +187,7 @@ def test_the_server_stops_meanwhile(serve: Serve, pg: Binaries, state_dir: Path)
 
         backing = threading.Thread(target=backup)
         backing.start()
-        assert wait_until(lambda: bool(list(service.store.root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
+        assert wait_until(lambda: bool(list(local(service).root.glob(".partial/*/dump/*.dat.gz"))), timeout_s=20)
         os.kill(server.pid, 3)  # at once, as a crash would
         backing.join(timeout=30)
     assert isinstance(failures[0], errors.ToolFailed | errors.ConnectionLost)
@@ -209,7 +209,7 @@ def test_tools_older_than_the_server(serve: Serve, pg: Binaries, pg_15: Binaries
     service = serve(bin_dir=pg_15.bin_dir)
     with pytest.raises(errors.ToolTooOld, match=rf"server is PostgreSQL {pg.major}, .* older \(15\."):
         create(service, small)
-    assert not service.store.root.exists()
+    assert not local(service).root.exists()
 
 
 def test_no_session_setting_of_the_role_ends_a_backup(service: BackupService, small: DatabaseSettings) -> None:
@@ -235,4 +235,4 @@ def test_no_session_setting_of_the_role_ends_a_backup(service: BackupService, sm
 def test_a_database_name_that_would_leave_the_store(service: BackupService, small: DatabaseSettings, name: str) -> None:
     with pytest.raises(errors.ConfigurationError, match="directory of the store"):
         create(service, small, name)
-    assert not service.store.root.exists()
+    assert not local(service).root.exists()

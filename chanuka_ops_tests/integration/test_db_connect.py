@@ -22,7 +22,7 @@ from chanuka_ops.postgres import process
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.postgres.server import PORT, Server, scratch
-from chanuka_ops_tests.plugins.backup import Serve, as_role, execute
+from chanuka_ops_tests.plugins.backup import Serve, as_role, execute, local
 
 pytestmark = pytest.mark.postgres
 
@@ -205,7 +205,7 @@ def test_a_backup_by_a_role_with_a_password(guarded: Server, serve: Serve, tmp_p
     with ConnectionManager("main", database) as manager:
         service = serve(jobs=2)
         created = service.create(manager)
-    for path in service.store.directory(created.backup_id).rglob("*"):
+    for path in local(service).directory(created.backup_id).rglob("*"):
         assert not path.is_file() or b"s3cr" not in path.read_bytes()
 
 

@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
+from chanuka_ops.backup.local import LocalStore
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import BackupSettings, DatabaseSettings, OperationSettings, PostgresSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
@@ -21,6 +22,12 @@ from chanuka_ops.postgres.server import Server
 VERBATIM = {"no_parameters": True}  # percent signs and colons in the text are the server's
 
 Serve = Callable[..., BackupService]
+
+
+def local(service: BackupService) -> LocalStore:
+    """The service's first store, which is a directory here."""
+    assert isinstance(service.store, LocalStore)
+    return service.store
 
 
 def execute(database: DatabaseSettings, *statements: str) -> None:
@@ -116,13 +123,13 @@ def taken_once(server: Server, pg: Binaries, session_dir: Path) -> Path:
         fresh_database(server, f"taken_{uuid.uuid4().hex[:8]}", SMALL) as database,
         ConnectionManager("main", database) as manager,
     ):
-        return service.store.directory(service.create(manager).backup_id)
+        return local(service).directory(service.create(manager).backup_id)
 
 
 @pytest.fixture
 def taken(service: BackupService, taken_once: Path) -> str:
     """The id of a backup in the test's own store, to be damaged at will."""
-    shutil.copytree(taken_once, service.store.root / "main" / taken_once.name)
+    shutil.copytree(taken_once, local(service).root / "main" / taken_once.name)
     return taken_once.name
 
 

@@ -1,0 +1,115 @@
+"""The local store's locks: flocks, which end with their holder, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from chanuka_ops import context, errors
+from chanuka_ops.backup import rules
+
+
+@contextmanager
+def shared(manifest: Path, backup_id: str) -> Iterator[None]:
+    """Hold a backup's manifest for reading. Errors: `BackupNotFound` where it is deleted at this very moment."""
+    try:
+        descriptor = os.open(manifest, os.O_RDONLY)
+    except OSError:  # no manifest: nothing that could be restored
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if not manifest.exists():
+            raise errors.BackupNotFound(f"backup {backup_id} was deleted just now")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def exclusive(path: Path) -> int | None:
+    """Return a descriptor that holds the lock file's flock, None where somebody else does.
+
+    The lock counts only if the file is still there by its name: one that was opened while another removed it is
+    nobody's, and guards nothing.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)
+
+
+def remove(partial: Path, lock: int) -> None:
+    """Remove a partial backup, then its lock file, then let go of the lock: so no sweep sees it unguarded."""
+    shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):
+        partial.with_name(f"{partial.name}.lock").unlink()
+    os.close(lock)
+
+
+@contextmanager
+def unread(manifest: Path, backup_id: str) -> Iterator[None]:
+    """Hold a backup's manifest against readers for the block. Errors: `LockHeld` where one has it."""
+    try:
+        descriptor = os.open(manifest, os.O_RDONLY)
+    except OSError:  # there's none that could be read
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise errors.LockHeld(f"backup {backup_id} is being read by a drill or a restore: it is kept") from None
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a directory's own flock for the block: as long as it takes to write a small file."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def operation(state_dir: Path, database: str) -> Iterator[None]:
+    """Hold this machine's lock of a database's backups for the block; it works with no database alive.
+
+    Errors: `LockHeld` naming the holder.
+    """
+    directory = state_dir / "locks"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / f"{rules.checked_name(database)}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise errors.StoreError(f"the lock in {directory} can't be taken: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "a process of this machine"
+            raise errors.LockHeld(
+                f"database {database!r}: another operation is under way: {holder}. Nothing was changed."
+            ) from None
+        who = context.current()
+        since = datetime.now(UTC)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{who.application_name()} (pid {os.getpid()}, {who.actor}, {since:%F %TZ})".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
