@@ -2,12 +2,14 @@
 
 pytest_plugins = [
     "chanuka_ops_tests.plugins.backup",
+    "chanuka_ops_tests.plugins.hooks",
     "chanuka_ops_tests.plugins.nodes",
     "chanuka_ops_tests.plugins.pooler",
     "chanuka_ops_tests.plugins.postgres",
     "chanuka_ops_tests.plugins.processes",
     "chanuka_ops_tests.plugins.proxy",
     "chanuka_ops_tests.plugins.replicas",
+    "chanuka_ops_tests.plugins.restoring",
     "chanuka_ops_tests.plugins.s3",
     "chanuka_ops_tests.plugins.tls",
 ]

@@ -48,6 +48,14 @@ class Catalogue(Document):
     problems: dict[str, str]
 
 
+class Freshness(Document):
+    """Whether the newest proven backup is young enough, in words, and its age; None: not known, or none."""
+
+    verdict: str
+    passed: bool
+    age_seconds: float | None
+
+
 class Mismatch(Document):
     """Something the restored copy doesn't hold as the source did."""
 
@@ -96,7 +104,11 @@ class Verified(Document):
 
 
 class Comparison(Document):
-    """How a restored copy compares with the fingerprint."""
+    """How a restored copy compares with the fingerprint, and what else was looked at in it.
+
+    `has_content` is False where the fingerprint is of the structure only. `part` is the part of the sampled tables that
+    was compared, None where there are none. `index_problems` and `assertion_problems` are None where nothing was asked.
+    """
 
     tables_compared: int
     rows_compared: int
@@ -105,6 +117,10 @@ class Comparison(Document):
     structure_problems: tuple[Mismatch, ...]
     warnings: tuple[str, ...]
     tables: dict[str, tuple[int, int, bool]]
+    has_content: bool = True
+    part: int | None = None
+    index_problems: tuple[Mismatch, ...] | None = None
+    assertion_problems: tuple[Mismatch, ...] | None = None
 
     @property
     def equal(self) -> bool:
@@ -112,8 +128,13 @@ class Comparison(Document):
         return not self.mismatches and not self.structure_problems
 
 
+# without one of these a backup isn't proven; indexes and assertions may be switched off or not be there
+REQUIRED_RUNGS = ("manifest", "restores", "structure", "content")
+RUNGS = (*REQUIRED_RUNGS, "indexes", "assertions")
+
+
 class Drilled(Document):
-    """What `backup drill` answers. `ladder` says which rungs held, in order; None: not reached."""
+    """What `backup drill` answers. `ladder` says which rungs held, in order; None: not reached, or not asked."""
 
     backup_id: str
     tier: Tier
@@ -131,18 +152,28 @@ class Drilled(Document):
     scratch_version: str | None
     problems: tuple[Problem, ...]
     tables: dict[str, tuple[int, int, bool]]
+    part: int | None = None
+    index_problems: tuple[Mismatch, ...] | None = None
+    assertion_problems: tuple[Mismatch, ...] | None = None
 
     @property
     def proven(self) -> bool:
-        """Whether every rung held."""
-        return all(self.ladder.values())
+        """Whether each rung that it takes held, and none failed: a content that wasn't compared proves nothing."""
+        held = all(self.ladder.get(rung) for rung in REQUIRED_RUNGS)
+        return held and False not in self.ladder.values()
+
+    @property
+    def differing(self) -> tuple[Mismatch, ...]:
+        """Everything that isn't as at the source, or not as it should be."""
+        found = (self.index_problems or (), self.assertion_problems or ())
+        return (*self.mismatches, *self.structure_problems, *(item for problems in found for item in problems))
 
     def failure(self) -> str:
         """Say what differs, the first ten of it."""
         damaged = [f"{problem.store}: {problem.file} ({problem.kind})" for problem in self.problems]
         differing = [
             f"{item.object}: {item.source} at the source, {item.restored} in the restored copy"
-            for item in (*self.mismatches, *self.structure_problems)
+            for item in self.differing
         ]
         return "; ".join((damaged + differing)[:10])
 

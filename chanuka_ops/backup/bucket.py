@@ -1,4 +1,4 @@
-"""One prefix of a bucket, by what a store of backups needs of it; the only module that knows obstore.
+"""One prefix of a bucket, by what a store of backups needs of it; with `clients` the only module that knows obstore.
 
 What the server answers to a condition is an answer here (None, False), what it fails at is a `StoreError` that says
 which operation, which key and why. A request has a deadline, is retried a bounded number of times, and no message
@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, cast
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, cast
 
 import obstore
-from obstore import store as stores
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
     NotSupportedError,
     PermissionDeniedError,
     PreconditionError,
-    UnknownConfigurationKeyError,
 )
 
 from chanuka_ops import errors
-from chanuka_ops.backup import causes
+from chanuka_ops.backup import causes, clients
 from chanuka_ops.config import StoreSettings
-from chanuka_ops.db.credentials import resolve_secret
 
 if TYPE_CHECKING:  # they aren't there otherwise
     from obstore import GetOptions, ObjectMeta, UpdateVersion
@@ -37,19 +34,7 @@ if TYPE_CHECKING:  # they aren't there otherwise
 
 log = logging.getLogger(__name__)
 
-MAX_RETRIES = 10
-CREATE_TRIES = 3
-READ_TRIES = 5
-CONNECT_TIMEOUT_S = 10.0
-# keys of the HTTP client; obstore panics where one stands among the store's own
-_CLIENT_KEYS = frozenset({
-    "allow_http", "allow_invalid_certificates", "default_content_type", "http1_only", "http2_keep_alive_interval",
-    "http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size", "http2_only",
-    "pool_idle_timeout", "pool_max_idle_per_host", "proxy_ca_certificate", "proxy_excludes", "proxy_url",
-    "randomize_addresses", "root_certificate", "user_agent",
-})  # fmt: skip
-_OUR_KEYS = frozenset({"timeout", "connect_timeout", "read_timeout"})
-_PREFIXES = ("aws_", "google_", "azure_")
+PUT_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +53,7 @@ class Object:
 
 
 class Bucket:
-    """A prefix of a bucket. `deadline_s` bounds each request, its body included; its retries end within the same."""
+    """A prefix of a bucket. `deadline_s` bounds each request with its body; no retry begins later than that."""
 
     def __init__(self, name: str, settings: StoreSettings, deadline_s: float) -> None:
         self._name = name
@@ -112,18 +97,25 @@ class Bucket:
                 return None
             return bytes(got.bytes()), _object(got.meta)
 
-    def stream(self, key: str, *, offset: int, size: int, e_tag: str | None, chunk: int) -> Iterator[bytes]:
-        """Read an object from an offset on, `chunk` bytes or a little more at a time.
+    def stream(self, found: Object, piece_bytes: int) -> Iterator[memoryview]:
+        """Read an object, a piece at a time, so that a reader may take its time and yet each request has its deadline.
 
-        It's asked for piece by piece, so that a reader may take its time and yet each request has its deadline.
+        A connection that is cut in the middle is resumed where it was, a bounded number of times, by the client.
         Errors: `StoreError`, also where the object is another by now.
         """
-        while offset < size:
-            content = self._piece(key, offset, min(offset + chunk, size), e_tag)
-            if not content:
-                raise errors.StoreError(f"{self.url}: can't read {key}: it ends at {offset} of {size} bytes")
-            offset += len(content)
-            yield content
+        offset = 0
+        while offset < found.bytes:
+            options: GetOptions = {"range": (offset, min(offset + piece_bytes, found.bytes))}
+            if found.e_tag is not None:
+                options["if_match"] = found.e_tag
+            with self._translated("read", found.key):
+                piece = memoryview(obstore.get(self._client, found.key, options=options).bytes())
+            if not piece:
+                raise errors.StoreError(
+                    f"{self.url}: can't read {found.key}: it ends at {offset} of {found.bytes} bytes"
+                )
+            offset += len(piece)
+            yield piece
 
     def put(self, key: str, content: bytes) -> None:
         """Write a small object, whether it was there or not. Errors: `StoreError`."""
@@ -141,28 +133,16 @@ class Bucket:
     def create(self, key: str, content: bytes) -> bool:
         """Write a small object unless one is there; tell whether the one that's there now is this very content.
 
-        A reply may be lost on the way: what then is there is read back.
         Errors: `StoreError`; it may then be there or not, or arrive later.
         """
-        failure: BaseError | None = None
-        for _ in range(CREATE_TRIES):
-            try:
-                return self._put_if(key, content, "create")
-            except BaseError as error:
-                failure = error
-            found = self.read(key)
-            if found is not None:
-                return found[0] == content
-        with self._translated("write", key):
-            raise cast("BaseError", failure)
+        return self._settled(key, content, "create", ())
 
     def replace(self, key: str, content: bytes, was: Object) -> bool:
-        """Write a small object if it's still as it was; tell whether it was. Errors: `StoreError`."""
-        with self._translated("write", key):
-            try:
-                return self._put_if(key, content, cast("UpdateVersion", dict(was.version)))
-            except FileNotFoundError:  # how S3 answers where it's gone
-                return False
+        """Write a small object if it's still as it was; tell whether it is this very content now.
+
+        Errors: `StoreError`; it may then be written or not, or arrive later.
+        """
+        return self._settled(key, content, cast("UpdateVersion", dict(was.version)), was.version)
 
     def refuses_a_second(self, key: str) -> bool:
         """Tell whether a put-if-absent on an object that is there is refused, as it must be. Errors: `StoreError`."""
@@ -172,8 +152,8 @@ class Bucket:
                 return False
             try:
                 obstore.put(self._client, key, found[0], mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                return True
+            except BaseError as error:  # that it's there; and what can't be told isn't held against the server
+                return not _unsupported(error)
             return False
 
     def delete(self, keys: list[str]) -> None:
@@ -196,27 +176,31 @@ class Bucket:
                 return False
             return True
 
-    def _piece(self, key: str, start: int, end: int, e_tag: str | None) -> bytes:
-        options: GetOptions = {"range": (start, end)}
-        if e_tag is not None:
-            options["if_match"] = e_tag
-        with self._translated("read", key):
-            for tries_left in reversed(range(READ_TRIES)):
-                got = obstore.get(self._client, key, options=options)
-                try:
-                    return bytes(got.bytes())
-                except BaseError as error:  # cut in the middle; what ends before its answer began is retried already
-                    if not tries_left:
-                        raise
-                    log.info("%s: read again from %d: %s", key, start, causes.of(error, self._secrets),
-                             extra={"event": "store.cut", "store": self._name})  # fmt: skip
-        raise AssertionError  # pragma: no cover
-
     def _delete_one(self, key: str) -> None:
         try:
             obstore.delete(self._client, key)
         except FileNotFoundError:
             return
+
+    def _settled(
+        self, key: str, content: bytes, mode: Literal["create"] | UpdateVersion, before: tuple[tuple[str, str], ...]
+    ) -> bool:
+        """Put on a condition; where the reply was lost on the way, read back what is there, and else put again."""
+        with self._translated("write", key):
+            for tries_left in reversed(range(PUT_TRIES)):
+                try:
+                    return self._put_if(key, content, mode)
+                except FileNotFoundError:  # how S3 answers where what was to be replaced is gone
+                    return False
+                except BaseError:
+                    if not tries_left:
+                        raise
+                found = self.read(key)
+                if found is not None and found[0] == content:
+                    return True
+                if (found[1].version if found is not None else ()) != before:
+                    return False
+        raise AssertionError  # pragma: no cover
 
     def _put_if(self, key: str, content: bytes, mode: Literal["create"] | UpdateVersion) -> bool:
         if self._unconditional:
@@ -248,47 +232,8 @@ class Bucket:
 
     @functools.cached_property
     def _client(self) -> Client:
-        secrets = {
-            key: resolve_secret(source, f"{key} of store {self._name}")
-            for key, source in self._settings.secrets.items()
-        }
-        self._secrets = tuple(secrets.values())
-        config, client = self._sorted({**self._settings.options, **secrets})
-        deadline = timedelta(seconds=self._deadline_s)
-        waits = {
-            "timeout": deadline,
-            "read_timeout": deadline,
-            "connect_timeout": timedelta(seconds=min(CONNECT_TIMEOUT_S, self._deadline_s)),
-        }
-        backoff = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2}
-        retry = {"max_retries": MAX_RETRIES, "retry_timeout": deadline, "backoff": backoff}
-        make = cast("Any", stores.from_url)  # its overloads want to know the cloud
-        try:
-            return cast("Client", make(self.url, config=config, client_options={**client, **waits},
-                                                   retry_config=retry))  # fmt: skip
-        except UnknownConfigurationKeyError as error:
-            key = causes.quoted(str(error))
-            raise errors.ConfigurationError(
-                f"stores.{self._name}: {key!r} is not an option of {self.url.partition('://')[0]}://"
-            ) from None
-        except (BaseError, ValueError, OSError) as error:
-            reason = causes.of(error, self._secrets)
-            raise errors.ConfigurationError(f"stores.{self._name}: {self.url} can't be opened: {reason}") from None
-
-    def _sorted(self, options: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Sort the options into the store's own and the HTTP client's."""
-        config: dict[str, str] = {}
-        client: dict[str, str] = {}
-        for stated, value in options.items():
-            key = stated.lower()
-            for prefix in _PREFIXES:
-                key = key.removeprefix(prefix)
-            if key in _OUR_KEYS:
-                raise errors.ConfigurationError(
-                    f"stores.{self._name}: {stated} can't be set: each request's deadline is"
-                )
-            (client if key in _CLIENT_KEYS else config)[key if key in _CLIENT_KEYS else stated] = value
-        return config, client
+        made, self._secrets = clients.opened(self._name, self._settings, self._deadline_s)
+        return made
 
     @contextmanager
     def _translated(self, operation: str, key: str) -> Iterator[None]:

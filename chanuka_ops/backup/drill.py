@@ -1,25 +1,28 @@
 """The drill: restore a backup into a scratch server and compare the copy with the source's fingerprint.
 
-The scratch server listens on a private socket only, archives nothing and is destroyed afterwards; the copy's
-subscriptions are left out, so nothing of it can reach another system.
+The scratch server listens on a private socket only, archives nothing, runs no jobs and is destroyed afterwards; the
+copy's subscriptions are left out, so nothing of it can reach another system. Where the settings name a server, the copy
+is a database of its own there instead (borrowed.py).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
 from sqlalchemy import text
 
-from chanuka_ops import context, errors
-from chanuka_ops.backup import dump, fingerprint, rules
-from chanuka_ops.backup.answers import Comparison
-from chanuka_ops.backup.model import Manifest
-from chanuka_ops.config import BackupSettings
-from chanuka_ops.db import parameters
+from chanuka_ops.backup import amcheck, archive, asserting, borrowed, comparing, dump, fingerprint, restoring, rules
+from chanuka_ops.backup.answers import Comparison, Mismatch
+from chanuka_ops.backup.beside import GoOn, beside
+from chanuka_ops.backup.model import Fingerprint, Manifest
+from chanuka_ops.config import BackupSettings, DatabaseSettings, DrillSettings, SecretSource
+from chanuka_ops.db import engines, parameters
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
 from chanuka_ops.logs import Stopwatch
@@ -30,46 +33,219 @@ from chanuka_ops.sql.catalog import load
 
 log = logging.getLogger(__name__)
 
-# The copy may bring settings of its database that would stop its own restore; and none of this environment's is meant.
-_ENVIRONMENT = {"PGOPTIONS": "-c default_transaction_read_only=off -c statement_timeout=0", "PGCLIENTENCODING": "UTF8"}
+_EVENT_TRIGGERS_SINCE = 17  # the setting that silences them; before, none of them runs at a login
+_NO_EVENT_TRIGGERS: Mapping[str, str] = {"event_triggers": "off"}
+_WITHOUT = ("--no-tablespaces", "--no-subscriptions")
+_NOTHING = ""  # a listing of no entries: of a database's own, pg_restore restores all the same
+_OF_EVERY_DATABASE = frozenset({"public", "pg_catalog"})
 
 
 @dataclass(frozen=True, slots=True)
 class RestoredCopy:
-    """A restored database on a scratch server."""
+    """A restored database on a scratch server. `rights`: whether it has the owners and grants of the source."""
 
     manager: ConnectionManager
     server_version: str
     same_major: bool
     restore_seconds: float
+    rights: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 @contextmanager
 def restored_copy(
     directory: Path, manifest: Manifest, binaries: Binaries, settings: BackupSettings, state_dir: Path
 ) -> Iterator[RestoredCopy]:
-    """Restore a backup into a scratch server that lives for the block.
+    """Restore a backup's files, in `directory`, into a scratch server for the block.
 
-    Errors: `ServerError`; `ToolFailed` with pg_restore's own words: none of its errors is ignored.
+    Errors: `ServerError`; `ToolFailed` with pg_restore's own words: none of its errors is ignored; where the settings
+    name a server, as `borrowed.place`.
     """
-    with scratch(state_dir, binaries) as server:
-        watch = Stopwatch()
-        admin = _admin_database(server, manifest.source.dbname)
-        _restore_roles(directory, server, admin, settings)
-        _restore_database(directory, manifest, server, admin, settings)
-        watch.stop()
-        with ConnectionManager(manifest.database, server.settings(manifest.source.dbname)) as manager:
-            yield RestoredCopy(manager, server.binaries.version, server.major == manifest.source.major, watch.seconds)
+    work = _Work(directory, manifest, binaries, settings)
+    url = settings.drill.scratch_url
+    with _on_own(work, state_dir) if url is None else _on_borrowed(work, url) as copy:
+        yield copy
 
 
-def compare(manifest: Manifest, copy: RestoredCopy, *, deadline_s: float) -> Comparison:
-    """Fingerprint the copy as the source was, and compare. Errors: `DatabaseError`."""
+def compare(
+    manifest: Manifest,
+    copy: RestoredCopy,
+    *,
+    deadline_s: float,
+    drill: DrillSettings | None = None,
+    part: int = 0,
+) -> Comparison:
+    """Fingerprint the copy as the source was, and compare; check its indexes meanwhile, then ask the assertions.
+
+    `part` is the part to compare of tables that have parts. Without `drill` nothing but the comparison is made.
+    Errors: `DatabaseError`.
+    """
+    ends_s = time.monotonic() + deadline_s
+    warnings = list(copy.warnings)
+    index_problems: Sequence[Mismatch] | None = None
+    if drill is not None and drill.amcheck:
+        restored, index_problems = _with_amcheck(manifest, copy, part, ends_s)
+        if index_problems is None:
+            warnings.append("the indexes were not checked: amcheck can't be had on the scratch server")
+    else:
+        restored = _retaken(manifest.fingerprint, copy, part, deadline_s)
+    found = comparing.compare(
+        manifest.fingerprint,
+        restored,
+        same_major=copy.same_major,
+        part=_known_part(manifest.fingerprint, part),
+        rights=copy.rights,
+        filtered=manifest.filters is not None,
+    )
+    asked = asserting.check(copy.manager, drill.assertions) if drill is not None and drill.assertions else None
+    return found.model_copy(
+        update={
+            "index_problems": None if index_problems is None else tuple(index_problems),
+            "assertion_problems": asked,
+            "warnings": (*warnings, *found.warnings),
+        }
+    )
+
+
+def _known_part(original: Fingerprint, part: int) -> int | None:
+    """Return the part to compare; tables that have fewer parts than others are not possible: one setting made them."""
+    return part if any(table.parts for table in original.tables.values()) else None
+
+
+def _retaken(original: Fingerprint, copy: RestoredCopy, part: int, deadline_s: float) -> Fingerprint:
     with copy.manager.transaction(
         isolation="REPEATABLE READ", read_only=True, profile=Profile.MAINTENANCE
     ) as connection:
         fingerprint.fix_settings(connection, deadline_s=deadline_s)
-        restored = fingerprint.take(connection, label="compare")
-    return rules.compare(manifest.fingerprint, restored, same_major=copy.same_major)
+        return fingerprint.retake(connection, original, label="compare", part=_known_part(original, part))
+
+
+def _with_amcheck(
+    manifest: Manifest, copy: RestoredCopy, part: int, ends_s: float
+) -> tuple[Fingerprint, Sequence[Mismatch] | None]:
+    """Compare on one connection while amcheck works on another."""
+    left_s = max(0.001, ends_s - time.monotonic())
+    with (
+        ConnectionManager(copy.manager.name, copy.manager.settings) as second,
+        second.transaction(profile=Profile.MAINTENANCE) as connection,
+    ):
+        fingerprint.fix_settings(connection, deadline_s=left_s)
+
+        def checked(go_on: GoOn) -> Sequence[Mismatch] | None:
+            return amcheck.check(connection, go_on=go_on)
+
+        with beside(connection, checked, name=amcheck.NAME) as checking:
+            restored = _retaken(manifest.fingerprint, copy, part, left_s)
+            return restored, checking.result(ends_s=ends_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One restore: what of, with what, and how long it may take."""
+
+    directory: Path
+    manifest: Manifest
+    binaries: Binaries
+    settings: BackupSettings
+
+    @property
+    def dump(self) -> Path:
+        return self.directory / dump.DUMP
+
+    @property
+    def dbname(self) -> str:
+        return self.manifest.source.dbname
+
+    def pg_restore(
+        self,
+        into: DatabaseSettings,
+        *options: str,
+        session: Mapping[str, str],
+        listing: str | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
+        restoring.pg_restore(
+            self.dump,
+            into,
+            self.binaries,
+            # no list of entries goes with several jobs where it lists none
+            options=[*_WITHOUT, *options, *([] if listing == _NOTHING else [f"--jobs={self.settings.jobs}"])],
+            deadline_s=self.settings.deadline_s,
+            listing=listing,
+            session={**restoring.SESSION, **session},
+            meanwhile=meanwhile,
+        )
+
+    def growth(self, watcher: ConnectionManager, dbname: str) -> Callable[[], None]:
+        return restoring.growth(watcher, dbname, self.manifest.source.source_bytes)
+
+    def missing_schemas(self) -> list[str]:
+        """Return the schemas that a dump of picked tables leaves out, though its tables are in them."""
+        if self.manifest.filters is None:
+            return []
+        entries = archive.read(self.dump, self.binaries).entries
+        made = {entry.name for entry in entries if entry.kind == "SCHEMA"}
+        return sorted({entry.schema for entry in entries if entry.schema} - made - _OF_EVERY_DATABASE)
+
+
+@contextmanager
+def _on_own(work: _Work, state_dir: Path) -> Iterator[RestoredCopy]:
+    with scratch(state_dir, work.binaries) as server:
+        watch = Stopwatch()
+        admin = _admin_database(server, work.dbname)
+        _restore_roles(work, server.settings(admin))
+        quiet = _quiet(server.major)
+        target = _with_session(server.settings(work.dbname), quiet)
+        with ConnectionManager("scratch", server.settings(admin)) as watcher:
+            missing = work.missing_schemas()
+            if missing:
+                work.pg_restore(watcher.settings, "--create", session=quiet, listing=_NOTHING)
+                _make_schemas(target, missing)
+            into, options = (target, ()) if missing else (watcher.settings, ("--create",))
+            work.pg_restore(into, *options, session=quiet, meanwhile=work.growth(watcher, work.dbname))
+        watch.stop()
+        same_major = server.major == work.manifest.source.major
+        with ConnectionManager(work.manifest.database, target) as manager:
+            yield RestoredCopy(manager, server.binaries.version, same_major, watch.seconds)
+
+
+@contextmanager
+def _on_borrowed(work: _Work, url: SecretSource) -> Iterator[RestoredCopy]:
+    deadline_s = work.settings.deadline_s
+    with borrowed.place(url, work.directory, work.dump, work.manifest, work.binaries, deadline_s=deadline_s) as place:
+        watch = Stopwatch()
+        quiet = _quiet(place.major) if place.superuser else {}
+        target = _with_session(place.database, quiet)
+        name = str(target.sqlalchemy_url.database)
+        with ConnectionManager(work.manifest.database, target) as manager:
+            _make_schemas(target, work.missing_schemas())
+            rights = () if place.rights else ("--no-owner", "--no-privileges")
+            work.pg_restore(target, *rights, session=quiet, meanwhile=work.growth(manager, name))
+            watch.stop()
+            same_major = place.major == work.manifest.source.major
+            yield RestoredCopy(manager, place.version, same_major, watch.seconds, place.rights, place.warnings)
+
+
+def _make_schemas(database: DatabaseSettings, names: Sequence[str]) -> None:
+    if not names:
+        return
+    with ConnectionManager("scratch", database) as manager, manager.autocommit() as connection:
+        for name in names:
+            statement = connection.execute(text(load(__package__).sql("create_schema")), {"name": name}).scalar_one()
+            engines.execute_verbatim(connection, statement)
+
+
+def _quiet(major: int) -> Mapping[str, str]:
+    return _NO_EVENT_TRIGGERS if major >= _EVENT_TRIGGERS_SINCE else {}
+
+
+def _with_session(database: DatabaseSettings, session: Mapping[str, str]) -> DatabaseSettings:
+    """Return the database's settings with more of libpq's options."""
+    if not session:
+        return database
+    options = [parameters.stated_options(database), *(f"-c {name}={value}" for name, value in session.items())]
+    url = database.sqlalchemy_url.update_query_dict({"options": " ".join(options).strip()})
+    return database.model_copy(update={"url": SecretStr(url.render_as_string(hide_password=False))})
 
 
 def _admin_database(server: Server, dbname: str) -> str:
@@ -84,47 +260,18 @@ def _admin_database(server: Server, dbname: str) -> str:
     return name
 
 
-def _restore_roles(directory: Path, server: Server, admin: str, settings: BackupSettings) -> None:
+def _restore_roles(work: _Work, admin: DatabaseSettings) -> None:
+    script = (work.directory / dump.ROLES).read_text(encoding="utf-8", errors="surrogateescape")
+    options = " ".join(f"-c {name}={value}" for name, value in restoring.SESSION.items())
     process.run(
         [
-            server.binaries.path("psql"),
+            work.binaries.path("psql"),
             "--no-psqlrc",
             "--quiet",
             "--set=ON_ERROR_STOP=1",
-            f"--dbname={parameters.conninfo(server.settings(admin))}",
+            f"--dbname={parameters.conninfo(admin)}",
         ],
-        stdin=rules.without_grantors((directory / dump.ROLES).read_text(encoding="utf-8", errors="surrogateescape")),
-        env=_ENVIRONMENT,
-        deadline_s=settings.deadline_s,
+        stdin=rules.without_grantors(script),
+        env={"PGOPTIONS": options, "PGCLIENTENCODING": "UTF8"},
+        deadline_s=work.settings.deadline_s,
     )
-
-
-def _restore_database(
-    directory: Path, manifest: Manifest, server: Server, admin: str, settings: BackupSettings
-) -> None:
-    argv: list[str | Path] = [
-        server.binaries.path("pg_restore"),
-        "--create",  # with its own encoding, locale and settings
-        "--exit-on-error",
-        f"--jobs={settings.jobs}",
-        "--no-tablespaces",
-        "--no-subscriptions",
-        "--no-password",
-        f"--dbname={parameters.conninfo(server.settings(admin))}",
-        directory / dump.DUMP,
-    ]
-    watching = ConnectionManager("scratch", server.settings(admin))
-    with process.started(argv, env=_ENVIRONMENT) as running, watching as watcher:
-        running.wait(
-            deadline_s=settings.deadline_s,
-            meanwhile=lambda: _report(watcher, manifest.source.dbname, manifest.source.source_bytes),
-        )
-
-
-def _report(watcher: ConnectionManager, dbname: str, expected_bytes: int) -> None:
-    try:
-        with watcher.transaction(read_only=True) as connection:
-            size = connection.execute(text(load(__package__).sql("database_size")), {"name": dbname}).scalar_one()
-    except errors.DatabaseError:  # how far it is, is not worth a restore
-        return
-    context.progress("restore", size, max(size, expected_bytes), "bytes")

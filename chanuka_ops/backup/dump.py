@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import text
@@ -23,6 +23,7 @@ from chanuka_ops.backup import fingerprint as fingerprints
 from chanuka_ops.backup import globals as server_globals
 from chanuka_ops.backup.beside import Beside, GoOn, beside
 from chanuka_ops.backup.compression import Compression
+from chanuka_ops.backup.fingerprint import Sample
 from chanuka_ops.backup.model import Filters, Fingerprint, Source
 from chanuka_ops.backup.selection import Resolved
 from chanuka_ops.backup.watching import Watch
@@ -30,7 +31,7 @@ from chanuka_ops.config import BackupSettings, DatabaseSettings
 from chanuka_ops.db import credentials, engines, parameters
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
-from chanuka_ops.postgres import process
+from chanuka_ops.postgres import process, relay
 from chanuka_ops.postgres.binaries import Binaries
 
 DUMP = "dump"
@@ -112,9 +113,10 @@ def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, 
             application_name=context.current().application_name(),
             ends_s=ends_s,
         )
-        before = fingerprints.sequences(connection)
+        chosen = order.resolved.selection
+        before = fingerprints.sequences(connection, chosen)
         seen = _side_by_side(connection, order)
-        seen = fingerprints.with_sequences(seen, before, fingerprints.sequences(connection))
+        seen = fingerprints.with_sequences(seen, before, fingerprints.sequences(connection, chosen))
     filters = None if settings.filter.keeps_all else Filters(**settings.filter.model_dump())
     return Dumped(source, seen, packed, filters)
 
@@ -123,12 +125,20 @@ def _side_by_side(connection: Connection, order: Order) -> Fingerprint:
     """Run pg_dump, pg_dumpall and the fingerprint at the same time; whichever fails first ends the others."""
 
     def fingerprinted(go_on: GoOn) -> Fingerprint:
-        return fingerprints.take(connection, label=FINGERPRINT, still_worthwhile=go_on)
+        drill = order.settings.drill
+        return fingerprints.take(
+            connection,
+            label=FINGERPRINT,
+            selection=order.resolved.selection,
+            content=order.settings.fingerprint == "content",
+            sample=Sample(above_bytes=drill.sample_above_bytes, parts=drill.sample_parts),
+            still_worthwhile=go_on,
+        )
 
-    argv, listing = pg_dump(order)
     complaint = _FirstComplaint()
     with (
         tool_environment(order.database) as (env, fds),
+        _at_its_rate(order) as (argv, listing),
         process.started(argv, env=env, pass_fds=fds, stdin=listing, on_stderr=complaint.hear) as dumping,
         beside(connection, fingerprinted, name=FINGERPRINT) as fingerprint,
         Watch(order.database, order.resolved.selection, order.directory / DUMP, order.application_name) as watch,
@@ -148,6 +158,16 @@ def _side_by_side(connection: Connection, order: Order) -> Fingerprint:
             _raise_if_earlier(fingerprint, complaint)
             raise _explained(failure) from None
         return fingerprint.result(ends_s=order.ends_s)
+
+
+@contextmanager
+def _at_its_rate(order: Order) -> Iterator[tuple[list[str | Path], str | None]]:
+    """Return pg_dump's command and input; it reads through a relay for the block where the settings limit its rate."""
+    if not order.settings.rate_limit_bytes:
+        yield pg_dump(order)
+        return
+    with relay.limited(order.database, bytes_per_s=order.settings.rate_limit_bytes) as through:
+        yield pg_dump(replace(order, database=through))
 
 
 class _FirstComplaint:

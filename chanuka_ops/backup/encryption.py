@@ -145,7 +145,8 @@ def encrypted(
 ) -> File:
     """Encrypt a file, make the target last, and return its size and SHA-256 under the name `path`.
 
-    `count` is told the bytes of each plain chunk, and may raise to stop. Errors: `OSError`; no target is left then.
+    `count` is told the bytes of each plain chunk, and may raise to stop.
+    Errors: `ConfigurationError` without a recipient; `OSError`. No target is left after any of them.
     """
     digest = hashlib.sha256()
     failures: list[BaseException] = []
@@ -156,7 +157,8 @@ def encrypted(
             try:
                 pyrage.encrypt_io(reader, writer, recipients)
             except (pyrage.EncryptError, OSError) as error:
-                raise (failures[0] if failures else error) from None
+                # where no stream failed, it is about whom to encrypt for
+                raise (failures[0] if failures else errors.ConfigurationError(f"{_RECIPIENTS}: {error}")) from None
             sealed.flush()
             os.fsync(sealed.fileno())
             size = sealed.tell()

@@ -98,7 +98,8 @@ def schemas(archive: Archive, names: Sequence[str]) -> Pick:
     roots = {
         entry.id
         for entry in archive.entries
-        if (entry.schema in names and not entry.kind.startswith("PUBLICATION"))
+        # grants and comments come with what they are for, which may be an extension's and is in no schema then
+        if (entry.schema in names and entry.kind not in _NOTES and not entry.kind.startswith("PUBLICATION"))
         or (entry.kind == "SCHEMA" and entry.name in names)
     }
     return _Picker(archive, roots).pick()

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from chanuka_ops import context
 from chanuka_ops.backup.model import File
+from chanuka_ops.durable import fsync, make, write
+
+__all__ = ["CHUNK", "content", "fsync", "inventory", "make", "write"]
 
 CHUNK = 1 << 20
 
@@ -50,26 +53,13 @@ def _digest(path: Path, relative: str, *, fsync: bool) -> File:
         return File(path=relative, bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())
 
 
-def make(path: Path) -> None:
-    """Make a directory and those above it, so that they outlast a power cut."""
-    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for directory in missing:
-        fsync(directory.parent)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file and make its content last. The directory that names it is the caller's to fsync."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def fsync(directory: Path) -> None:
-    """Make a directory's entries last."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def content(path: str) -> bytes:
+    """Read a small file whole; thousands of them are what a listing takes. Errors: `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        parts = []
+        while part := os.read(descriptor, CHUNK):
+            parts.append(part)
+        return b"".join(parts)
     finally:
         os.close(descriptor)

@@ -30,7 +30,7 @@ from chanuka_ops.backup.bucket import Bucket, Object
 log = logging.getLogger(__name__)
 
 FOLDER = ".leases"
-LEASE_S = 600.0
+LEASE_S = 300.0
 _EXCLUSIVE = "exclusive.json"
 _REFRESHES = 5  # so many within a lease's life
 _STANDS_ASIDE_S = 10.0

@@ -15,11 +15,14 @@ the next one. Who reads a backup holds a shared flock on its manifest.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +37,8 @@ from chanuka_ops.backup.store import Change
 log = logging.getLogger(__name__)
 
 _PARTIAL = ".partial"
+LISTING_THREADS = 4
+LISTING_SPAN = 100  # backups that a thread takes at a time
 
 
 class LocalStore:
@@ -78,7 +83,10 @@ class LocalStore:
 
         Errors: `StoreError` where the store can't be read: a partial listing is never shown as a whole one.
         """
-        return documents.newest_first(self._listed(directory) for directory in self._directories(database))
+        directories = list(self._directories(database))
+        with ThreadPoolExecutor(max_workers=LISTING_THREADS) as pool:  # reading and hashing let the others go on
+            spans = [directories[start : start + LISTING_SPAN] for start in range(0, len(directories), LISTING_SPAN)]
+            return documents.newest_first(chain.from_iterable(pool.map(self._listed_of, spans)))
 
     def manifest(self, backup_id: str) -> Manifest:
         """Read a manifest.
@@ -197,6 +205,9 @@ class LocalStore:
             if copied != file.sha256:
                 raise errors.StoreError(f"{target}: what arrived is not what was sent")
 
+    def _listed_of(self, directories: Iterable[Path]) -> builtins.list[Listed]:
+        return [self._listed(directory) for directory in directories]
+
     def _listed(self, directory: Path) -> Listed:
         database, backup_id = directory.parent.name, directory.name
         try:
@@ -266,7 +277,7 @@ class LocalWriter:
 
 def _content(directory: Path, name: str) -> bytes:
     try:
-        return (directory / name).read_bytes()
+        return files.content(f"{directory}/{name}")
     except OSError as error:
         raise errors.BackupDamaged(f"{directory.name}: {name} can't be read: {error.strerror}") from None
 

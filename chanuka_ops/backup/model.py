@@ -9,7 +9,9 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 FORMAT: Final = "chanuka-ops/backup/1"
-HASH_ALGORITHM: Final = "sum-hashtextextended-rowtext/1"
+ROW_TEXT: Final = "sum-hashtextextended-rowtext/1"  # manifests that were written with it can still be proved
+MIXED_COLUMNS: Final = "sum-mixed-columns/2"
+HashAlgorithm = Literal["sum-hashtextextended-rowtext/1", "sum-mixed-columns/2"]
 
 
 class Document(BaseModel):
@@ -49,7 +51,8 @@ class Part(Document):
 class TableContent(Document):
     """A table's rows: how many, and the sum of each row's 64-bit hash, which no order changes.
 
-    None where only the structure was fingerprinted. `parts` sum up to the whole; `key` says what a row's part is.
+    None where only the structure was fingerprinted. `parts` sum up to the whole; `key` is the SQL expression that says
+    what part a row falls into: its absolute remainder by their number.
     """
 
     rows: int | None
@@ -70,9 +73,13 @@ class SequenceState(Document):
 
 
 class Fingerprint(Document):
-    """What a database held in one snapshot: enough to tell whether a copy holds the same."""
+    """What a database held in one snapshot: enough to tell whether a copy holds the same.
 
-    algorithm: Literal["sum-hashtextextended-rowtext/1"] = HASH_ALGORITHM
+    An object's value is the hash of its definition, and after a colon that of its owner and grants, where it has any.
+    `collations` has the provider and the version of each that is used, as the server's libraries had it.
+    """
+
+    algorithm: HashAlgorithm = MIXED_COLUMNS
     tables: dict[str, TableContent]
     large_objects: TableContent
     sequences: dict[str, SequenceState]
@@ -104,6 +111,7 @@ class Source(Document):
     source_bytes: int
     snapshot_at: datetime
     schema_revision: str | None
+    system_identifier: str | None = None
 
     @property
     def major(self) -> int:

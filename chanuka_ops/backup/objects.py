@@ -9,7 +9,9 @@
 
 A backup is there if its manifest is: it's put when everything else has arrived, and deleted before anything else is.
 Where the answer to that last put never came, nothing is taken back, since it may still arrive: then the backup is
-whole, and else the next writer sweeps the rest, a day later.
+whole, and else the next writer sweeps the rest, a day later. Of a writer that was killed in the middle of a large file
+the server keeps the parts, which no listing shows: a lifecycle rule of the bucket (abort incomplete multipart uploads)
+removes them.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ _BUFFER_BYTES = 1 << 16
 class ObjectStore:
     """Backups in a prefix of a bucket. Nothing is connected to, and no secret read, before the first request.
 
-    `jobs` files are sent or read at once. `deadline_s` bounds one request, and its retries once more.
+    `jobs` files are sent or read at once. `deadline_s` bounds one request, at most 8 MB of a file, and no retry of it
+    begins later than that; it has to be well below a lease's life (`leases.LEASE_S`).
     """
 
     def __init__(self, name: str, settings: StoreSettings, *, jobs: int = 4, deadline_s: float = 120.0) -> None:
@@ -128,7 +131,7 @@ class ObjectStore:
 
     def files(self, backup_id: str) -> dict[str, File | None]:
         """Read every byte of a backup's files (manifest and status aside); None for one that can't be read."""
-        folder = self._folder(backup_id)
+        folder = self._folder(backup_id, anew=True)
         own = {f"{folder}/{name}" for name in OWN}
         objects = [found for found in self._bucket.objects(folder) if found.key not in own]
         return transfers.digests(self._bucket, folder, objects, jobs=self._jobs, label="verify")
@@ -146,6 +149,7 @@ class ObjectStore:
         """
         found = self._bucket.head(f"{self._folder(backup_id)}/{path}")
         if found is None:
+            self._folder(backup_id, anew=True)  # or else the whole backup is gone
             raise errors.BackupDamaged(f"{backup_id}: {path} is missing")
         with io.BufferedReader(transfers.Reader(self._bucket, found), _BUFFER_BYTES) as stream:
             yield stream
@@ -154,7 +158,8 @@ class ObjectStore:
     def reading(self, backup_id: str) -> Iterator[None]:
         """Keep a backup from being deleted in the block, by any host.
 
-        Errors: `BackupNotFound`, also where it's deleted at this very moment; `StoreError`.
+        Errors: `BackupNotFound`, also where it's deleted at this very moment; `LockHeld` where that doesn't end;
+        `StoreError`.
         """
         database = self._database(backup_id)
         with self._leases.shared(database, backup_id, "read"):

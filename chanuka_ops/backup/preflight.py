@@ -30,6 +30,7 @@ class Plan:
     roles_made: tuple[str, ...] = ()
     roles_absent: frozenset[str] = frozenset()
     tablespaces: bool = True
+    expected_bytes: int = 0
     checks: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -46,9 +47,10 @@ def plan(target: Target, archive: Archive, manifest: Manifest, options: Options,
     made = _Roles(target, archive, pick, roles_script, options)
     extensions, pick = _extensions(target, made.pick, way)
     tablespaces, said = _tablespaces(target, archive, pick)
+    expected_bytes = round(manifest.source.source_bytes * _share(archive, manifest, pick))
     checks = {
         "version": f"ok: {manifest.source.server_version} into {target.server.version}",
-        "disk": _disk(target, archive, manifest, pick),
+        "disk": _disk(target, expected_bytes),
         "extensions": extensions,
         "roles": made.outcome,
         "tablespaces": "ok" if tablespaces else "left out",
@@ -62,6 +64,7 @@ def plan(target: Target, archive: Archive, manifest: Manifest, options: Options,
         roles_made=made.missing if made.statements else (),
         roles_absent=frozenset(made.missing) if options.roles == "skip" else frozenset(),
         tablespaces=tablespaces,
+        expected_bytes=expected_bytes,
         checks=checks,
         warnings=(*made.warnings, *said),
     )
@@ -93,6 +96,8 @@ def _refuse_server(target: Target, manifest: Manifest) -> None:
 def _way(target: Target, options: Options) -> tuple[Way, Existing | None]:
     """Tell how the target is come by. Errors: `RefusedError` where it isn't empty, or may not be replaced."""
     existing = target.existing()
+    if options.replace is not None:
+        refuse_replacing(target, options.replace)
     if existing is None:
         if not target.server.may_create:
             raise errors.RefusedError(
@@ -103,7 +108,6 @@ def _way(target: Target, options: Options) -> tuple[Way, Existing | None]:
     if not existing.connectable:
         raise errors.RefusedError(f"database {target.name!r} takes no connections: it isn't touched. {_NOTHING}")
     if options.replace is not None:
-        _refuse_replacing(target, existing, options.replace)
         return "replace", existing
     contents = target.contents()
     if contents.number:
@@ -114,12 +118,16 @@ def _way(target: Target, options: Options) -> tuple[Way, Existing | None]:
     return "empty", existing
 
 
-def _refuse_replacing(target: Target, existing: Existing, stated: str) -> None:
+def refuse_replacing(target: Target, stated: str | None) -> None:
+    """Refuse to replace a database unless it was named, and it can be done. Errors: `RefusedError`."""
     if stated != target.name:
+        given = "no name was" if stated is None else f"the name {stated!r} was"
         raise errors.RefusedError(
-            f"database {target.name!r} would be replaced, and the name given is {stated!r}: give the one that is meant."
-            f" {_NOTHING}"
+            f"database {target.name!r} would be replaced, and {given} given: give the one that is meant. {_NOTHING}"
         )
+    existing = target.existing()
+    if existing is None:
+        return
     if not (target.server.may_create and (existing.owned or target.server.superuser)):
         raise errors.RefusedError(
             f"to replace database {target.name!r} this role must own it and have CREATEDB (its owner is"
@@ -224,9 +232,9 @@ def _tablespaces(target: Target, archive: Archive, pick: Pick) -> tuple[bool, tu
     return False, (f"tablespaces that aren't there: {', '.join(missing)}; all went into the default one",)
 
 
-def _disk(target: Target, archive: Archive, manifest: Manifest, pick: Pick) -> str:
+def _disk(target: Target, expected_bytes: int) -> str:
     """Refuse where there is too little room, if that can be known. What isn't known is never called ok."""
-    needed = round(manifest.source.source_bytes * HEADROOM * _share(archive, manifest, pick))
+    needed = round(expected_bytes * HEADROOM)
     free = target.free_bytes()
     if free is None:
         return f"unknown: it needs about {needed:,} bytes where the server keeps its data"

@@ -45,7 +45,7 @@ def create(target: Target, archive: Archive, name: str, *, tablespaces: bool) ->
         break
     if refused is None:
         return None
-    return f"the server doesn't know the source's locale ({refused}): the database has another, so texts may sort otherwise"
+    return f"the server doesn't know the source's locale ({refused}): the copy has another, so texts may sort otherwise"
 
 
 def carry(target: Target, archive: Archive, name: str, plan: Plan) -> list[str]:
@@ -93,7 +93,7 @@ def _owner(archive: Archive) -> str:
 
 
 def _statements(archive: Archive, plan: Plan) -> list[str]:
-    """Return what is said of the database, but its comment: that comes with the swap, as a sibling has one of its own."""
+    """Return what is said of the database; its comment comes with the swap, as a sibling has one of its own."""
     kinds = {"COMMENT"} if plan.way != "empty" else set()
     if plan.options.roles == "skip":
         kinds |= {"ACL"}

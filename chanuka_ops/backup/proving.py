@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from chanuka_ops import errors
+from chanuka_ops.backup import comparing, encryption, fetching, rules
 from chanuka_ops.backup import drill as drills
-from chanuka_ops.backup import encryption, fetching, rules
-from chanuka_ops.backup.answers import Comparison, Drilled, Problem, Verified
+from chanuka_ops.backup.answers import RUNGS, Comparison, Drilled, Problem, Verified
 from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.documents import MANIFEST, STATUS
 from chanuka_ops.backup.fetching import Fetched
@@ -23,7 +24,7 @@ from chanuka_ops.postgres import binaries
 
 log = logging.getLogger(__name__)
 
-RUNGS = ("manifest", "restores", "structure", "content")
+HISTORY = 3  # backups looked back at for each part: which of them was compared when
 
 
 def verify(store: Store, backup_id: str) -> Verified:
@@ -45,7 +46,9 @@ def verify(store: Store, backup_id: str) -> Verified:
             problems += rules.file_problems(manifest.files, found)
             stated_bytes = manifest.bytes
         named = _of(store, problems)
-        status = _record_verified(store, backup_id, len(found), stated_bytes, watch, named)
+        status = _record_verified(
+            store, backup_id, count=len(found), size=stated_bytes, seconds=watch.seconds, problems=named
+        )
     return Verified(
         backup_id=backup_id,
         tier=status.tier,
@@ -82,12 +85,15 @@ def drill(holders: Sequence[Store], manifest: Manifest, settings: Settings) -> D
 
 
 @contextmanager
-def fetched(store: Store, manifest: Manifest, settings: Settings, *, verify: bool = True) -> Iterator[Fetched]:
-    """Give a copy's files as pg_restore wants them. Errors: as `BackupService.fetched`."""
+def fetched(
+    store: Store, manifest: Manifest, settings: Settings, *, only: Collection[str] | None = None, verify: bool = True
+) -> Iterator[Fetched]:
+    """Give a copy's files, or `only` those, as pg_restore wants them. Errors: as `BackupService.fetched`."""
     backup = settings.operations.backup
     identities = encryption.identities_of(backup.identity) if manifest.encryption is not None else None
+    into = settings.state_dir / "fetched"
     with fetching.fetched(
-        store, manifest, identities=identities, into=settings.state_dir / "fetched", jobs=backup.jobs, verify=verify
+        store, manifest, identities=identities, into=into, jobs=backup.jobs, only=only, verify=verify
     ) as got:
         yield got
 
@@ -109,36 +115,116 @@ def readable_manifest(store: Store, backup_id: str) -> Manifest:
     except errors.BackupDamaged as damage:
         log.warning("%s", damage, extra={"event": "backup.damaged"})
         problem = (Problem(file=MANIFEST, kind="manifest", store=store.name),)
-        _record_verified(store, backup_id, 0, 0, Stopwatch(), problem)
+        _record_verified(store, backup_id, count=0, size=0, seconds=0.0, problems=problem)
         raise errors.BackupDamaged(
             f"{backup_id}: its manifest is damaged, so there is nothing to compare a copy with"
         ) from None
 
 
 def _drill(store: Store, manifest: Manifest, settings: Settings) -> tuple[Drilled, Status]:
-    backup = settings.operations.backup
-    watch = Stopwatch()
-    copy: drills.RestoredCopy | None = None
-    comparison: Comparison | None = None
+    done = _Drill(manifest, Stopwatch(), _rpo_seconds(store, manifest))
     status_problems = _status_problems(store, manifest.backup_id)
-    with fetched(store, manifest, settings) as got:
-        problems = _of(store, (*status_problems, *got.problems))
-        _record_verified(store, manifest.backup_id, len(manifest.files), manifest.bytes, watch, problems)
-        reached("fetched")
-        if not problems:
-            try:
-                with restored(got, manifest, settings) as copy:
+    try:
+        with fetched(store, manifest, settings) as done.got:
+            done.problems = _of(store, (*status_problems, *done.got.problems))
+            _record_verified(
+                store, manifest.backup_id, count=len(manifest.files), size=manifest.bytes,
+                seconds=done.watch.seconds, problems=done.problems,
+            )  # fmt: skip
+            reached("fetched")
+            if not done.problems:
+                with restored(done.got, manifest, settings) as done.copy:
                     reached("restored")
-                    checking = Stopwatch()
-                    comparison = drills.compare(manifest, copy, deadline_s=backup.deadline_s)
-                    checking.stop()
-                    watch.stop()
-            except (errors.ToolFailed, errors.DatabaseError, errors.ServerError) as failure:
-                _record_drill(store, manifest, {"error": str(failure)}, passed=False)
-                raise
-    answer = _answer(manifest, watch, got, copy, comparison, problems, _rpo_seconds(store, manifest))
+                    done.compare(settings, part=_part(store, manifest))
+                    done.watch.stop()
+    except (errors.ToolFailed, errors.DatabaseError, errors.ServerError, errors.DecryptionFailed) as failure:
+        _record_drill(store, manifest, {"error": str(failure)}, passed=False)
+        raise
+    answer = done.answer()
     figures = answer.model_dump(mode="json", exclude={"tables", "tier", "backup_id"})
     return answer, _record_drill(store, manifest, figures, passed=answer.proven)
+
+
+@dataclass
+class _Drill:
+    """A drill under way: what each step brought."""
+
+    manifest: Manifest
+    watch: Stopwatch
+    rpo_seconds: float
+    got: Fetched | None = None
+    copy: drills.RestoredCopy | None = None
+    comparison: Comparison | None = None
+    check_seconds: float = 0.0
+    problems: tuple[Problem, ...] = ()
+
+    def compare(self, settings: Settings, *, part: int) -> None:
+        """Compare the restored copy. Errors: `DatabaseError`."""
+        if self.copy is None:
+            raise ValueError("nothing was restored")
+        backup = settings.operations.backup
+        watch = Stopwatch()
+        self.comparison = drills.compare(
+            self.manifest, self.copy, deadline_s=backup.deadline_s, drill=backup.drill, part=part
+        )
+        self.check_seconds = watch.seconds
+
+    def answer(self) -> Drilled:
+        """Say how far it came; the tier is whoever's that records it."""
+        found = self.comparison
+        return Drilled(
+            backup_id=self.manifest.backup_id,
+            tier=Tier.TAKEN,
+            restore_seconds=self.copy.restore_seconds if self.copy else None,
+            tables_compared=found.tables_compared if found else 0,
+            rows_compared=found.rows_compared if found else 0,
+            coverage=found.coverage if found else 0.0,
+            part=found.part if found else None,
+            mismatches=found.mismatches if found else (),
+            structure_problems=found.structure_problems if found else (),
+            index_problems=found.index_problems if found else None,
+            assertion_problems=found.assertion_problems if found else None,
+            rto_seconds=self.watch.seconds if found else None,
+            rpo_seconds=self.rpo_seconds,
+            phases=self._phases(),
+            ladder=self._ladder(),
+            warnings=found.warnings if found else (),
+            scratch_version=self.copy.server_version if self.copy else None,
+            problems=self.problems,
+            tables=found.tables if found else {},
+        )
+
+    def _phases(self) -> dict[str, float]:
+        """Return what the seconds went to; what is missing to the whole went to the scratch server."""
+        got, copy = self.got, self.copy
+        fetching = {"fetch": got.fetch_seconds, "decrypt": got.decrypt_seconds} if got else {}
+        return {**fetching, **({"restore": copy.restore_seconds, "check": self.check_seconds} if copy else {})}
+
+    def _ladder(self) -> dict[str, bool | None]:
+        ladder: dict[str, bool | None] = {**dict.fromkeys(RUNGS), "manifest": not self.problems}
+        found = self.comparison
+        if found is not None:
+            ladder |= {
+                "restores": True,
+                "structure": not found.structure_problems,
+                "content": not found.mismatches if found.has_content else None,
+                "indexes": None if found.index_problems is None else not found.index_problems,
+                "assertions": None if found.assertion_problems is None else not found.assertion_problems,
+            }
+        return ladder
+
+
+def _part(store: Store, manifest: Manifest) -> int:
+    """Return which part of the sampled tables is compared this time: the one that was compared longest ago."""
+    parts = max((len(table.parts) for table in manifest.fingerprint.tables.values()), default=0)
+    if not parts:
+        return 0
+    looks: list[Evidence] = []
+    for listed in store.list(manifest.database)[: parts * HISTORY]:
+        if listed.problem is None:
+            looks += [look for look in store.status(listed.backup_id).evidence if look.step == "drill"]
+    seen = [look.figures.get("part") for look in sorted(looks, key=lambda look: look.at)]
+    return comparing.next_part([part for part in seen if isinstance(part, int)], parts)
 
 
 def _prove_too(other: Store, manifest: Manifest, store: Store) -> None:
@@ -157,42 +243,6 @@ def _prove_too(other: Store, manifest: Manifest, store: Store) -> None:
         log.warning("store %s: %s", other.name, error, extra={"event": "store.unread", "store": other.name})
 
 
-def _answer(
-    manifest: Manifest,
-    watch: Stopwatch,
-    got: Fetched,
-    copy: drills.RestoredCopy | None,
-    comparison: Comparison | None,
-    problems: tuple[Problem, ...],
-    rpo_seconds: float,
-) -> Drilled:
-    ladder: dict[str, bool | None] = dict.fromkeys(RUNGS)
-    ladder["manifest"] = not problems
-    phases = {"fetch": got.fetch_seconds, "decrypt": got.decrypt_seconds}
-    if copy is not None and comparison is not None:
-        ladder |= {"restores": True, "structure": not comparison.structure_problems}
-        ladder["content"] = not comparison.mismatches
-        phases |= {"restore": copy.restore_seconds}
-    return Drilled(
-        backup_id=manifest.backup_id,
-        tier=Tier.TAKEN,
-        restore_seconds=copy.restore_seconds if copy else None,
-        tables_compared=comparison.tables_compared if comparison else 0,
-        rows_compared=comparison.rows_compared if comparison else 0,
-        coverage=comparison.coverage if comparison else 0.0,
-        mismatches=comparison.mismatches if comparison else (),
-        structure_problems=comparison.structure_problems if comparison else (),
-        rto_seconds=watch.seconds if comparison else None,
-        rpo_seconds=rpo_seconds,
-        phases=phases,
-        ladder=ladder,
-        warnings=comparison.warnings if comparison else (),
-        scratch_version=copy.server_version if copy else None,
-        problems=problems,
-        tables=comparison.tables if comparison else {},
-    )
-
-
 def _rpo_seconds(store: Store, manifest: Manifest) -> float:
     """Return the age of the newest data that is proven, or would be by this drill."""
     proven = [b.created_at for b in store.list(manifest.database) if b.tier == Tier.PROVEN and b.created_at]
@@ -201,9 +251,9 @@ def _rpo_seconds(store: Store, manifest: Manifest) -> float:
 
 
 def _record_verified(
-    store: Store, backup_id: str, count: int, size: int, watch: Stopwatch, problems: tuple[Problem, ...]
+    store: Store, backup_id: str, *, count: int, size: int, seconds: float, problems: tuple[Problem, ...]
 ) -> Status:
-    figures: dict[str, Any] = {"files": count, "bytes": size, "seconds": watch.seconds}
+    figures: dict[str, Any] = {"files": count, "bytes": size, "seconds": seconds}
     figures["problems"] = [problem.model_dump() for problem in problems]
     look = Evidence(at=datetime.now(UTC), step="verify", passed=not problems, figures=figures)
     return store.change_status(backup_id, lambda before: rules.after_look(before, look))

@@ -71,11 +71,8 @@ def differences(source: Fingerprint, tables: Iterable[Entry], counted: Counted) 
     for words, state in source.sequences.items():
         value = counted.sequences.get(split(words))
         if value is not None and not _between(state, value.before):
-            found.append(
-                Mismatch(
-                    object=words, source=f"value {state.before} to {state.after}", restored=f"value {value.before}"
-                )
-            )
+            span = f"value {state.before} to {state.after}"
+            found.append(Mismatch(object=words, source=span, restored=f"value {value.before}"))
     return found
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from chanuka_ops import errors
-from chanuka_ops.backup.answers import Comparison, Mismatch, Problem
-from chanuka_ops.backup.model import Evidence, File, Fingerprint, SequenceState, Status, Tier
+from chanuka_ops.backup.answers import Catalogue, Freshness, Problem
+from chanuka_ops.backup.model import Evidence, File, Status, Tier
 
 _ID = re.compile(r"[a-z0-9_]+(?:-[a-z0-9_]+)*-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 # a role's membership as pg_dumpall writes it: GRANT a TO b WITH INHERIT TRUE GRANTED BY "c";
@@ -101,104 +101,14 @@ def after_look(status: Status, look: Evidence) -> Status:
     return status.model_copy(update={"tier": tier, "evidence": (*status.evidence, look)})
 
 
-def compare(source: Fingerprint, restored: Fingerprint, *, same_major: bool) -> Comparison:
-    """Compare a restored copy with its source.
-
-    Across major versions PostgreSQL prints definitions differently, so there only the presence of each object is
-    compared, and a warning says so.
-    """
-    mismatches, tables = _table_mismatches(source, restored)
-    if source.large_objects != restored.large_objects:
-        mismatches.append(
-            Mismatch(
-                object="large objects",
-                source=f"{source.large_objects.rows} objects, hash {source.large_objects.hash}",
-                restored=f"{restored.large_objects.rows} objects, hash {restored.large_objects.hash}",
-            )
-        )
-    mismatches += _sequence_mismatches(source, restored)
-    structure, warnings = _structure_problems(source, restored, same_major=same_major)
-    compared = [name for name in source.tables if name in restored.tables]
-    rows = sum(source.tables[name].rows or 0 for name in compared)
-    return Comparison(
-        tables_compared=len(compared),
-        rows_compared=rows,
-        coverage=rows / source.rows if source.rows else 1.0,
-        mismatches=tuple(mismatches),
-        structure_problems=tuple(structure),
-        warnings=tuple(warnings),
-        tables=tables,
-    )
-
-
-def _table_mismatches(
-    source: Fingerprint, restored: Fingerprint
-) -> tuple[list[Mismatch], dict[str, tuple[int, int, bool]]]:
-    mismatches = []
-    tables = {}
-    for name, content in source.tables.items():
-        copy = restored.tables.get(name)
-        tables[name] = (content.rows or 0, (copy.rows or 0) if copy else 0, content == copy)
-        if copy is None:
-            mismatches.append(Mismatch(object=name, source=f"{content.rows} rows", restored="no such table"))
-        elif copy.rows != content.rows:
-            mismatches.append(Mismatch(object=name, source=f"{content.rows} rows", restored=f"{copy.rows} rows"))
-        elif copy.hash != content.hash:
-            mismatches.append(
-                Mismatch(object=name, source=f"content hash {content.hash}", restored=f"content hash {copy.hash}")
-            )
-    mismatches += [
-        Mismatch(object=name, source="no such table", restored=f"{restored.tables[name].rows} rows")
-        for name in sorted(set(restored.tables) - set(source.tables))
-    ]
-    return mismatches, tables
-
-
-def _sequence_mismatches(source: Fingerprint, restored: Fingerprint) -> list[Mismatch]:
-    mismatches = []
-    for name, state in source.sequences.items():
-        copy = restored.sequences.get(name)
-        if copy is None:
-            mismatches.append(Mismatch(object=name, source="a sequence", restored="no such sequence"))
-        elif not _within(state, copy):
-            mismatches.append(Mismatch(object=name, source=_values(state), restored=_values(copy)))
-    return mismatches
-
-
-def _values(state: SequenceState) -> str:
-    span = str(state.before) if state.before == state.after else f"{state.before} to {state.after}"
-    return f"value {span}" + ("" if state.called_after else ", not yet given")
-
-
-def _within(state: SequenceState, copy: SequenceState) -> bool:
-    """Tell whether the copy's value lies where the source's sequence was while it was dumped."""
-    if state.before == state.after:
-        return copy.before == state.before and copy.called_before in {state.called_before, state.called_after}
-    # one that cycles and moved may have passed any of its values, once around or more
-    low, high = sorted((state.before, state.after))
-    return state.cycle or low <= copy.before <= high
-
-
-def _structure_problems(
-    source: Fingerprint, restored: Fingerprint, *, same_major: bool
-) -> tuple[list[Mismatch], list[str]]:
-    problems = []
-    for name, definition in source.objects.items():
-        copy = restored.objects.get(name)
-        if copy is None:
-            problems.append(Mismatch(object=name, source="present", restored="missing"))
-        elif same_major and copy != definition:
-            problems.append(Mismatch(object=name, source=f"definition {definition}", restored=f"definition {copy}"))
-    problems += [
-        Mismatch(object=name, source="missing", restored="present")
-        for name in sorted(set(restored.objects) - set(source.objects))
-    ]
-    warnings = [] if same_major else ["another major version: objects were compared by name, not by definition"]
-    for name, version in source.extensions.items():
-        if name not in restored.extensions:
-            problems.append(Mismatch(object=f"extension {name}", source=version, restored="missing"))
-        elif (
-            restored.extensions[name] != version
-        ):  # pg_dump doesn't write the version: CREATE EXTENSION takes the default
-            warnings.append(f"extension {name}: {version} at the source, {restored.extensions[name]} in the copy")
-    return problems, warnings
+def freshness(found: Catalogue, within: timedelta, now: datetime) -> Freshness:
+    """Judge by the newest *proven* backup; where a store couldn't be listed, what isn't seen may be what is missed."""
+    proven = [b.created_at for b in found.backups if b.tier == Tier.PROVEN and b.created_at]
+    age = now - max(proven) if proven else None
+    if age is not None and age <= within:
+        return Freshness(verdict="proven in time", passed=True, age_seconds=age.total_seconds())
+    for store, problem in found.problems.items():
+        return Freshness(verdict=f"unknown: store {store}: {problem}", passed=False, age_seconds=None)
+    if age is None:
+        return Freshness(verdict="no backup was ever proven", passed=False, age_seconds=None)
+    return Freshness(verdict="the newest proven backup is too old", passed=False, age_seconds=age.total_seconds())

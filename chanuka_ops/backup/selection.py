@@ -6,7 +6,8 @@ what it dumps and what the fingerprint reads is decided in one place:
 
 - with `tables`, those relations alone, their indexes and the sequences they own; no schema, type, function, extension
   or large object, as `pg_dump --table`;
-- with `schemas`, all that is in these schemas and the extensions installed in them, as `pg_dump --schema`;
+- with `schemas`, all that is in these schemas and the extensions installed in them, as `pg_dump --schema`, which leaves
+  out what belongs to no schema;
 - otherwise everything but what is excluded.
 
 A partition goes where its parent goes.
@@ -25,6 +26,7 @@ TABLES = frozenset("rp")
 NAMED = frozenset("rpvmfS")  # what a pattern may name: tables, views, sequences; indexes go with their table
 PARTITIONED = "rpf"
 INDEXES = "iI"
+PUBLIC = "public"
 NAMES_TOLD = 8
 
 Told = tuple[str, str]
@@ -151,11 +153,21 @@ def _tables_alone(choice: _Choice, _: Names, index: _Index) -> tuple[list[Told],
 
 
 def _schemas_alone(choice: _Choice, names: Names, index: _Index) -> tuple[list[Told], list[Told]]:
+    """Pick schemas; `public` in a way that can be restored.
+
+    `pg_dump --schema=public` writes CREATE SCHEMA public, which no database takes that has it, as a new one does. To
+    pick an extension leaves out the same, which is what belongs to no schema, and writes public as a whole dump does:
+    so the extensions are picked (one that every database has, for want of another) and the other schemas excluded.
+    """
+    tables = [("table", index.pattern(name)) for name in sorted(choice.dropped)]
+    extensions = [name for name, schema in sorted(names.extensions.items()) if schema in choice.schemas]
+    picked = extensions or [name for name, schema in sorted(names.extensions.items()) if schema == "pg_catalog"][:1]
+    if PUBLIC in choice.schemas and picked:
+        away = sorted(set(names.schemas) - choice.schemas)
+        excluded = [("schema", quoted(schema)) for schema in away]
+        return [("extension", quoted(name)) for name in picked], [*excluded, *tables]
     told = [("schema", quoted(schema)) for schema in sorted(choice.schemas)]
-    told += [
-        ("extension", quoted(name)) for name, schema in sorted(names.extensions.items()) if schema in choice.schemas
-    ]
-    return told, [("table", index.pattern(name)) for name in sorted(choice.dropped)]
+    return [*told, *(("extension", quoted(name)) for name in extensions)], tables
 
 
 def _all_but(choice: _Choice, names: Names, index: _Index) -> tuple[list[Told], list[Told]]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
 
 from chanuka_ops import errors
 from chanuka_ops.backup import drill as drills
-from chanuka_ops.backup import flocks, keeping, proving, stores, taking
+from chanuka_ops.backup import flocks, keeping, proving, recovering, stores, taking
 from chanuka_ops.backup.answers import Catalogue, Created, Drilled, Expiry, Listed, Retention, Verified
+from chanuka_ops.backup.extract import Format
 from chanuka_ops.backup.fetching import Fetched
 from chanuka_ops.backup.model import Manifest, Status
+from chanuka_ops.backup.restored import Extracted, Options, Restored
 from chanuka_ops.backup.store import Store
-from chanuka_ops.config import Settings
+from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 
 
@@ -91,6 +95,33 @@ class BackupService:
         manifest, _ = self.show(backup_id, store=store)
         with self.fetched(backup_id, store=store) as got, proving.restored(got, manifest, self._settings) as copy:
             yield copy
+
+    def restore(
+        self,
+        backup_id: str,
+        target: DatabaseSettings,
+        options: Options,
+        *,
+        store: str | None = None,
+        verify: bool = True,
+    ) -> Restored:
+        """Restore a backup, or part of it, into a new, an empty or (by name) an existing database.
+
+        Rows that differ from the manifest are an answer (`mismatches`): nothing was put in place then.
+        Errors: see `recovering.into_database`.
+        """
+        first, *_ = self._holding(backup_id, store)
+        manifest = proving.readable_manifest(first, backup_id)
+        return recovering.into_database(first, manifest, self._settings, target, options, verify=verify)
+
+    def extract(
+        self, backup_id: str, table: str, *, to: Path | BinaryIO, form: Format, store: str | None = None,
+        verify: bool = True,
+    ) -> Extracted:  # fmt: skip
+        """Write one table's rows to a file, with no server. Errors: see `recovering.one_table`."""
+        first, *_ = self._holding(backup_id, store)
+        manifest = proving.readable_manifest(first, backup_id)
+        return recovering.one_table(first, manifest, self._settings, table, to=to, form=form, verify=verify)
 
     def retention(self, database: str, *, store: str | None = None, held_by: str | None = None) -> list[Retention]:
         """Say what of each store would stay and go, and why. Nothing is deleted. Errors: `ConfigurationError`."""

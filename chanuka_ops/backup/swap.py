@@ -33,7 +33,7 @@ from chanuka_ops import errors
 from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.model import Document
 from chanuka_ops.backup.restored import Ended
-from chanuka_ops.backup.target import Target
+from chanuka_ops.backup.target import Existing, Target
 from chanuka_ops.db import engines
 from chanuka_ops.db.parameters import Profile
 from chanuka_ops.sql.catalog import load
@@ -151,27 +151,27 @@ def set_mark(target: Target, name: str, mark: Mark) -> None:
     target.run("restore_comment", name=name, comment=f"{_MARK}{json.dumps(mark.model_dump(mode='json'))}")
 
 
-def swap(target: Target, ready: str, comment: str | None, let_go: Callable[[], None]) -> tuple[str | None, list[Ended]]:
+def swap(
+    target: Target, ready: str, comment: str | None, *, instead_of: Existing | None, let_go: Callable[[], None]
+) -> tuple[str | None, list[Ended]]:
     """Give a sibling its name, and the database that has it another; return that, and who was in it and was ended.
 
-    `let_go` gives the operation's lock on the old database back: it's called when nobody else can get in any more.
+    `instead_of` is the database that may be replaced, None where there was none of that name. `let_go` gives the
+    operation's lock on it back: it's called when nobody else can get in any more.
     Errors: `RefusedError` where somebody stays in the old one, or took the name: nothing is changed then.
     """
     existing = target.existing()
+    if (existing and existing.oid) != (instead_of and instead_of.oid):
+        raise _taken(target, ready)
     old = _free_name(target) if existing else None
     ended: list[Ended] = []
     for tries_left in reversed(range(SWAP_TRIES)):
         try:
-            if existing is None:
-                _rename(target, ready, None, comment)
-            else:
-                with _ending(target, existing.oid, let_go, ended):
-                    _rename(target, ready, old, comment)
+            with _ending(target, existing, let_go, ended):
+                _rename(target, ready, old, comment)
         except errors.DatabaseError as error:
             if error.sqlstate == _DUPLICATE:
-                raise errors.RefusedError(
-                    f"somebody else made a database {target.name!r} meanwhile. {_kept(target, ready)}"
-                ) from None
+                raise _taken(target, ready) from None
             if error.sqlstate != _IN_USE and not isinstance(error, errors.LockTimeout):
                 raise
             if not tries_left:
@@ -182,6 +182,10 @@ def swap(target: Target, ready: str, comment: str | None, let_go: Callable[[], N
             break
     log.info("database %s was put in place", target.name, extra={"event": "restore.swapped", "old": old})
     return old, ended
+
+
+def _taken(target: Target, ready: str) -> errors.RefusedError:
+    return errors.RefusedError(f"somebody else made a database {target.name!r} meanwhile. {_kept(target, ready)}")
 
 
 def _free_name(target: Target) -> str:
@@ -209,9 +213,15 @@ def _rename(target: Target, ready: str, old: str | None, comment: str | None) ->
 
 
 @contextmanager
-def _ending(target: Target, oid: int, let_go: Callable[[], None], ended: list[Ended]) -> Iterator[None]:
+def _ending(
+    target: Target, existing: Existing | None, let_go: Callable[[], None], ended: list[Ended]
+) -> Iterator[None]:
     """End, while the block renames a database, whoever is in it: as soon as its door is closed, and not before."""
+    if existing is None:
+        yield
+        return
     done = threading.Event()
+    oid = existing.oid
 
     def end_them() -> None:
         with suppress(errors.DatabaseError):  # then the rename says that it's in use

@@ -76,7 +76,10 @@ def create(manager: ConnectionManager, settings: Settings, stores: Mapping[str, 
             with targets.attempt(name, others=False):
                 writer.receive(directory, found)
             reached(f"received:{name}")
-        manifest = _manifest(manager.name, backup_id, created_at, tools, backup, dumped, found)
+        manifest = _manifest(
+            database=manager.name, backup_id=backup_id, created_at=created_at, tools=tools, settings=backup,
+            dumped=dumped, found=found,
+        )  # fmt: skip
         placed: list[str] = []
         for name, writer in list(targets.writers.items()):
             with targets.attempt(name, others=bool(placed)):
@@ -129,6 +132,7 @@ def _inventory(directory: Path) -> list[File]:
 
 
 def _manifest(
+    *,
     database: str,
     backup_id: str,
     created_at: datetime,

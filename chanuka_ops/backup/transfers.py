@@ -15,6 +15,7 @@ from chanuka_ops.backup.bucket import Bucket, Object
 from chanuka_ops.backup.model import File
 
 READ_BYTES = 1 << 20
+PIECE_BYTES = 4 << 20
 PART_BYTES = 8 << 20
 MAX_PARTS = 9_000  # S3 takes 10,000: above 72 GB the parts grow
 BUDGET_BYTES = 48 << 20  # of parts in memory, over all files under way
@@ -89,10 +90,10 @@ def digests(bucket: Bucket, folder: str, objects: Sequence[Object], *, jobs: int
         path = found.key.removeprefix(f"{folder}/")
         digest, size = hashlib.sha256(), 0
         try:
-            for chunk in content(bucket, found):
-                work.moved(len(chunk))
-                digest.update(chunk)
-                size += len(chunk)
+            for piece in bucket.stream(found, PIECE_BYTES):
+                work.moved(len(piece))
+                digest.update(piece)
+                size += len(piece)
         except errors.StoreError:
             if bucket.readable(found):
                 raise
@@ -102,16 +103,11 @@ def digests(bucket: Bucket, folder: str, objects: Sequence[Object], *, jobs: int
     return dict(parallel(objects, one, jobs=jobs, label=label, total=sum(found.bytes for found in objects)))
 
 
-def content(bucket: Bucket, found: Object, offset: int = 0) -> Iterator[bytes]:
-    """Read an object, a piece at a time. Errors: `StoreError`."""
-    return bucket.stream(found.key, offset=offset, size=found.bytes, e_tag=found.e_tag, chunk=PART_BYTES)
-
-
 class Reader(io.RawIOBase):
     """An object as a stream that is read forwards; one piece of it is in memory."""
 
     def __init__(self, bucket: Bucket, found: Object) -> None:
-        self._chunks = content(bucket, found)
+        self._pieces = bucket.stream(found, PIECE_BYTES)
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -121,7 +117,7 @@ class Reader(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io gives it any writable buffer
         """Fill the buffer as far as what has arrived goes. Errors: `StoreError`."""
         if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
+            self._rest = next(self._pieces, self._rest)
         number = min(len(buffer), len(self._rest))
         buffer[:number] = self._rest[:number]
         self._rest = self._rest[number:]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 LABEL = "dump"
 EVERY_S = 1.0
-SHARE = 1 / 200  # of the time is spent on looking, at most
+SHARE = 1 / 200  # of a core is spent on looking, at most
 REACH_S = 1.0  # for a connection to look with: a server that has none left is not waited for
 LOCK_S = 0.1
 ROW_BYTES = 100  # of a table that was never analysed
@@ -122,34 +122,42 @@ class Watch:
 
     def look(self, beside: Progress | None) -> None:
         """Look, if it's time to, and report; `beside` is what runs at the same time."""
-        start_s = time.monotonic()
-        if start_s < self._next_s:
+        if time.monotonic() < self._next_s:
             return
         if not self._blind:
-            self._look_at_server()
+            self._seeing(self._connect)
+        start_s = time.thread_time()
+        if not self._blind:
+            self._seeing(self._look_at_server)
         self._tell(_bytes_below(self._directory), beside)
-        now_s = time.monotonic()
-        self._next_s = now_s + max(EVERY_S, (now_s - start_s) / SHARE)
+        spent_s = time.thread_time() - start_s
+        self._next_s = time.monotonic() + max(EVERY_S, spent_s / SHARE)
 
-    def _look_at_server(self) -> None:
-        catalog = load(__package__)
+    def _seeing(self, look: Callable[[], None]) -> None:
         try:
             with translated():
-                if self._connection is None or self._rows is None:
-                    self._connection = self._opened.enter_context(
-                        self._manager.autocommit(profile=Profile.PROBE, lock_timeout_s=LOCK_S)
-                    )
-                    expected = self._connection.execute(text(catalog.sql("expected_rows"))).all()
-                    self._rows = Rows({oid: rows for oid, name, rows in expected if self._selection.has_rows(name)})
-                copying = self._connection.execute(text(catalog.sql("copying")), {"application_name": self._name})
-                self._rows.see((pid, oid, rows) for pid, oid, rows in copying)
-                unknown = self._rows.unknown()
-                if unknown:
-                    for oid, size in self._connection.execute(text(catalog.sql("table_bytes")), {"oids": unknown}):
-                        self._rows.expect(oid, max(1, (size or 0) // ROW_BYTES))
+                look()
         except errors.ChanukaError as failure:  # how far it is, is not worth a backup
             log.debug("the dump's rows can't be watched: %s", failure, extra={"event": "backup.blind"})
             self._blind = True
+
+    def _connect(self) -> None:
+        if self._connection is None:
+            reached = self._manager.autocommit(profile=Profile.PROBE, lock_timeout_s=LOCK_S)
+            connection = self._opened.enter_context(reached)
+            expected = connection.execute(text(load(__package__).sql("expected_rows"))).all()
+            self._rows = Rows({oid: rows for oid, name, rows in expected if self._selection.has_rows(name)})
+            self._connection = connection
+
+    def _look_at_server(self) -> None:
+        connection, rows, catalog = self._connection, self._rows, load(__package__)
+        if connection is None or rows is None:
+            return
+        copying = connection.execute(text(catalog.sql("copying")), {"application_name": self._name})
+        rows.see((pid, oid, seen) for pid, oid, seen in copying)
+        if unknown := rows.unknown():
+            for oid, size in connection.execute(text(catalog.sql("table_bytes")), {"oids": unknown}):
+                rows.expect(oid, max(1, (size or 0) // ROW_BYTES))
 
     def _tell(self, size: int, beside: Progress | None) -> None:
         also = f"{beside.label} at {100 * beside.done // beside.total} %" if beside and beside.total else ""

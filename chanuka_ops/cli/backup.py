@@ -173,7 +173,7 @@ def _say_drilled(face: Face, drilled: Drilled) -> None:
         f"{drilled.tables_compared} tables, {drilled.rows_compared:,} rows compared ({drilled.coverage:.0%}) in"
         f" {drilled.rto_seconds} s: {', '.join(f'{name} {seconds} s' for name, seconds in drilled.phases.items())}"
     )
-    differing = [(i.object, i.source, i.restored) for i in (*drilled.mismatches, *drilled.structure_problems)]
+    differing = [(i.object, i.source, i.restored) for i in drilled.differing]
     if differing:
         face.table("Not as at the source", ("object", "source", "restored"), differing)
     for problem in drilled.problems:

@@ -17,7 +17,7 @@ import click
 from rich.text import Text
 
 from chanuka_ops import context, errors, logs
-from chanuka_ops.cli import backup, configuration, db, demo, health, migrate, optimise, up
+from chanuka_ops.cli import backup, configuration, db, demo, health, migrate, optimise, restore, up
 from chanuka_ops.cli.face import Face, common
 
 
@@ -42,6 +42,9 @@ for command in (
     optimise.optimise,
 ):
     cli.add_command(command)
+
+for command in (restore.restore_, restore.extract):
+    backup.backup.add_command(command)
 
 
 def run(args: list[str]) -> int:

@@ -9,6 +9,7 @@ from chanuka_ops.config.backup import (
     BackupSettings,
     DrillSettings,
     FilterSettings,
+    HeartbeatSettings,
     KeepSettings,
     StoreSettings,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "DrillSettings",
     "FeatureSettings",
     "FilterSettings",
+    "HeartbeatSettings",
     "KeepSettings",
     "MigrationSettings",
     "MonitoringSettings",

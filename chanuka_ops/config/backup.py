@@ -154,7 +154,10 @@ class DrillSettings(Section):
 
 
 class HeartbeatSettings(Section):
-    """What is touched after each proven backup, so that silence shows from outside: a URL (a secret), a file."""
+    """What is touched after each proven backup, so that silence shows from outside: a URL (a secret), a file.
+
+    `{database}` in either stands for the database's name; with several databases each needs a heartbeat of its own.
+    """
 
     url: SecretSource | None = None
     file: Path | None = None
@@ -180,6 +183,15 @@ class BackupSettings(Section):
     drill: DrillSettings = DrillSettings()
     proven_within_hours: Hours = Field(26, alias="proven_within")
     heartbeat: HeartbeatSettings = HeartbeatSettings()
+
+    @field_validator("recipients")
+    @classmethod
+    def _public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Let no secret key in: what shows the settings would show it. Whether they're whole keys is found later."""
+        for position, text in enumerate(value, start=1):
+            if text.strip().upper().startswith(("AGE-SECRET-KEY", "-----BEGIN")):
+                raise ValueError(f"number {position} is a secret key: here stands the public one, and make a new pair")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,7 +13,8 @@ SINGLES = (
     ("migrate", "Migrate up.", migration.apply_migrations, 2 * HOUR_S),
     ("backup", "Take a backup.", backup.take_backup, MAX_RUNTIME_S),
     ("restore_drill", "Prove a backup: restore and compare.", backup.prove_chosen_backup, MAX_RUNTIME_S),
-    ("expire_backups", "Let old backups go, by the policy.", backup.expire_backups, 2 * HOUR_S),
+    ("restore_backup", "Restore a backup into another database.", backup.restore_chosen_backup, MAX_RUNTIME_S),
+    ("expire_backups", "Let old backups go, by the policy.", backup.expire_old_backups, 2 * HOUR_S),
     ("optimise", "Plan; VACUUM and ANALYZE what needs it.", optimisation.plan_and_apply, 2 * HOUR_S),
     ("setup_database", "Make the database and migrate it.", migration.set_up_database, 2 * HOUR_S),
     ("health_check", "Check health.", health.check_health, HOUR_S // 4),
@@ -31,7 +32,7 @@ def jobs(settings: config.Settings) -> list[dg.JobDefinition]:
             backup_id = backup.take_backup(after=health.check_health())
         else:
             backup_id = backup.take_backup()
-        optimisation.plan_and_apply(after=backup.expire_backups(after=backup.prove_backup(backup_id)))
+        optimisation.plan_and_apply(after=backup.expire_old_backups(after=backup.prove_backup(backup_id)))
 
     singles = [
         _job(dg.GraphDefinition(name=name, description=description, node_defs=[op]), max_runtime_s)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from chanuka_ops import config, notify
-from chanuka_ops.backup.model import Tier
+from chanuka_ops.backup import rules
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.defs.assets import PROVEN, backups_key
 from chanuka_ops.logs import redact
@@ -22,32 +22,22 @@ def backup_freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorRes
     now: dict[str, str] = {}
     events = []
     for name in known_names(settings):
-        verdict, passed, age_s = _freshness(settings, name)
-        now[name] = verdict
-        if before.get(name) == verdict:
+        within = timedelta(hours=settings.operations.backup.proven_within_hours)
+        fresh = rules.freshness(BackupService(settings).look(name), within, datetime.now(UTC))
+        now[name] = fresh.verdict
+        if before.get(name) == fresh.verdict:
             continue
-        metadata: dict[str, dg.MetadataValue] = {"verdict": dg.MetadataValue.text(verdict)}
-        if age_s is not None:
-            metadata["proven_age_seconds"] = dg.MetadataValue.float(age_s)
+        metadata: dict[str, dg.MetadataValue] = {"verdict": dg.MetadataValue.text(fresh.verdict)}
+        if fresh.age_seconds is not None:
+            metadata["proven_age_seconds"] = dg.MetadataValue.float(fresh.age_seconds)
         events.append(
-            dg.AssetCheckEvaluation(asset_key=backups_key(name), check_name=PROVEN, passed=passed, metadata=metadata)
+            dg.AssetCheckEvaluation(
+                asset_key=backups_key(name), check_name=PROVEN, passed=fresh.passed, metadata=metadata
+            )
         )
     if not events:
         return dg.SkipReason("nothing changed")
     return dg.SensorResult(asset_events=events, cursor=json.dumps(now))
-
-
-def _freshness(settings: config.Settings, name: str) -> tuple[str, bool, float | None]:
-    found = BackupService(settings).look(name)
-    proven = [b.created_at for b in found.backups if b.tier == Tier.PROVEN and b.created_at]
-    age = datetime.now(UTC) - max(proven) if proven else None
-    if age is not None and age <= timedelta(hours=settings.operations.backup.proven_within_hours):
-        return "proven in time", True, age.total_seconds()
-    for store, problem in found.problems.items():  # what isn't seen may be what is missed
-        return f"unknown: store {store}: {problem}", False, None
-    if age is None:
-        return "no backup was ever proven", False, None
-    return "the newest proven backup is too old", False, age.total_seconds()
 
 
 @dg.run_failure_sensor(name="run_failure_alert_sensor", minimum_interval_seconds=30)
@@ -66,7 +56,7 @@ def run_failure_alert_sensor(context: dg.RunFailureSensorContext) -> None:
         facts={"job": run.job_name, "run_id": run.run_id},
     )
     for delivery in notify.send(notice, settings.operations.notify, tags=stated.tags if stated else {}):
-        context.log.info(f"{delivery.route}: {'delivered' if delivery.delivered else delivery.problem}")
+        context.log.info("%s: %s", delivery.route, "delivered" if delivery.delivered else delivery.problem)
 
 
 SENSORS = [backup_freshness_sensor, run_failure_alert_sensor]

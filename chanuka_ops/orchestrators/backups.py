@@ -14,6 +14,7 @@ from typing import Self
 from chanuka_ops import context, errors, notify
 from chanuka_ops.backup import picking
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Retention, Verified
+from chanuka_ops.backup.restored import Options, Restored
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.lock import operation_lock_if_reachable
@@ -75,6 +76,26 @@ class BackupOperations:
             drilled = self.service.drill(backup_id or self.service.newest(self.name), store=store)
             self._tell_drill(drilled)
         return drilled
+
+    def restore(
+        self,
+        backup_id: str,
+        target: DatabaseSettings,
+        options: Options,
+        *,
+        store: str | None = None,
+        verify: bool = True,
+    ) -> Restored:
+        """Restore a backup into another database, or (by name) in the place of one. Errors: `BackupService.restore`."""
+        with context.scope(operation="restore"), self._told("restore"):
+            restored = self.service.restore(backup_id, target, options, store=store, verify=verify)
+            if restored.restored:
+                said = f"{restored.tables} tables, {restored.rows:,} rows"
+                self._tell("restore.done", "info", f"{backup_id} is in database {restored.database}", said)
+            else:
+                listing = "; ".join(f"{m.object}: {m.source}, restored {m.restored}" for m in restored.mismatches[:10])
+                self._tell("restore.failed", "critical", f"{backup_id} was not put in place", listing)
+        return restored
 
     def retention(self, *, store: str | None = None) -> list[Retention]:
         """Say what would stay and go. Errors: `ConfigurationError`."""

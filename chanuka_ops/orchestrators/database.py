@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from chanuka_ops import context, errors
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Listed, Retention, Verified
+from chanuka_ops.backup.restored import Options, Restored
 from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.asking import Probe
 from chanuka_ops.db.manager import ConnectionManager
@@ -135,6 +136,17 @@ class DatabaseOrchestrator:
     def drill(self, backup_id: str | None = None, *, store: str | None = None) -> Drilled:
         """Prove a backup, by default the newest. Errors: see `BackupService.drill`."""
         return self._backups.drill(backup_id, store=store)
+
+    def restore(
+        self, backup_id: str, *, into: str, dbname: str | None, options: Options, store: str | None = None
+    ) -> Restored:
+        """Restore a backup into a database of the settings, or into another one of its server.
+
+        Errors: see `BackupService.restore`.
+        """
+        with database_settings(self.settings, into) as target:
+            there = target.with_dbname(dbname) if dbname else target
+            return self._backups.restore(backup_id, there, options, store=store)
 
     def retention(self) -> list[Retention]:
         """Say which backups would stay and go. Errors: `ConfigurationError`."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from chanuka_ops import errors
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Verified
+from chanuka_ops.backup.restored import Restored
 from chanuka_ops.health.model import HealthReport
 from chanuka_ops.optimisation.model import Applied, Plan
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
@@ -56,6 +57,16 @@ def require_proven(drill: Drilled) -> Drilled:
     if drill.proven:
         return drill
     raise errors.DrillFailed(f"backup {drill.backup_id} is not proven: {drill.failure()}")
+
+
+def require_restored(restored: Restored) -> Restored:
+    """Return a restore that was put in place. Errors: `DrillFailed` naming what differs."""
+    if restored.restored:
+        return restored
+    listing = "; ".join(
+        f"{item.object}: {item.source} by the manifest, {item.restored} restored" for item in restored.mismatches[:10]
+    )
+    raise errors.DrillFailed(f"backup {restored.backup_id} was restored, but not put in place: {listing}")
 
 
 def require_expired(done: list[Expiry]) -> list[Expiry]:

@@ -158,11 +158,9 @@ class _Wire:
                         return
                 down = threading.Thread(target=self._down, args=(server,), name="chanuka-relay-down", daemon=True)
                 down.start()
-                try:
-                    _pass_on(self._client, server, None)
-                finally:
+                if _pass_on(self._client, server, None):
                     self.end()
-                    down.join()
+                down.join()  # a server that has hung up may have said why: that is still to arrive
 
     def _down(self, server: socket.socket) -> None:
         try:
@@ -171,14 +169,22 @@ class _Wire:
             self.end()
 
 
-def _pass_on(source: socket.socket, sink: socket.socket, throttle: Throttle | None) -> None:
-    """Pass bytes on until a side hangs up; what came before that arrives."""
+def _pass_on(source: socket.socket, sink: socket.socket, throttle: Throttle | None) -> bool:
+    """Pass bytes on until a side hangs up, and tell whether that was the source: what came before that arrived."""
     size = CHUNK if throttle is None else throttle.chunk
-    with suppress(OSError):  # a broken connection: the other side learns it, as it would without us
-        while data := source.recv(size):
-            if throttle is not None:
-                throttle.take(len(data))
+    while True:
+        try:
+            data = source.recv(size)
+        except OSError:  # broken off: for the other side that's an end like any other
+            return True
+        if not data:
+            return True
+        if throttle is not None:
+            throttle.take(len(data))
+        try:
             sink.sendall(data)
+        except OSError:
+            return False
 
 
 class _Relay:
@@ -219,6 +225,8 @@ class _Relay:
                     time.sleep(1 / _CHUNKS_PER_S)
                     continue
                 client.settimeout(None)
+                if client.family == socket.AF_INET:
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._wires = [wire for wire in self._wires if wire.thread.is_alive()]
                 self._wires.append(_Wire(client, self._to, self._throttle))
 
@@ -232,6 +240,7 @@ def limited(database: DatabaseSettings, *, bytes_per_s: int) -> Iterator[Databas
     Errors: `ConfigurationError` where the URL names no server or several, or asks to check the socket's owner;
     `ServerError` where nothing can be listened on.
     """
+    throttle = Throttle(bytes_per_s)
     url, server = _target(database)
     directory = Path(tempfile.mkdtemp(prefix="chanuka-relay-")) if server.path is not None else None
     try:
@@ -240,7 +249,7 @@ def limited(database: DatabaseSettings, *, bytes_per_s: int) -> Iterator[Databas
         except OSError as error:
             raise errors.ServerError(f"the relay for the rate limit can't listen: {error}") from None
         through = _through(url, directory, listener)
-        relay = _Relay(listener, server, Throttle(bytes_per_s))
+        relay = _Relay(listener, server, throttle)
         try:
             yield database.model_copy(update={"url": SecretStr(through), "replicas": ()})
         finally:

@@ -114,7 +114,7 @@ def test_sigkill_leaves_no_backup_no_tool_and_no_session(
         process.kill()
         finished(process)
     assert wait_until(lambda: left_of(state_dir) == [] and len(sessions(database)) == 1, timeout_s=15)
-    assert here("backup", "list", "--json", env=env).json == {"backups": []}
+    assert here("backup", "list", "--json", env=env).json["backups"] == []
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -16,7 +16,17 @@ from chanuka_ops.defs.tables import markdown
 from chanuka_ops_tests.plugins.dagster import Definitions
 
 PACKAGE = Path(chanuka_ops.__file__).parent
-JOBS = {"nightly", "migrate", "backup", "restore_drill", "health_check", "optimise", "setup_database"}
+JOBS = {
+    "nightly",
+    "migrate",
+    "backup",
+    "expire_backups",
+    "restore_backup",
+    "restore_drill",
+    "health_check",
+    "optimise",
+    "setup_database",
+}
 DESIGNED_SCHEDULES = {"nightly_schedule", "health_check_schedule", "restore_drill_schedule", "optimise_schedule"}
 DESIGNED_SENSORS = {
     "health_alert_sensor", "run_failure_alert_sensor", "backup_freshness_sensor", "pending_migration_sensor",

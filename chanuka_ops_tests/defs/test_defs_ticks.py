@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
+from chanuka_ops.backup import rules
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
@@ -84,7 +85,7 @@ def test_a_database_without_a_proven_backup_is_told_once(definitions: Definition
 
 @pytest.mark.postgres
 def test_freshness_follows_the_proof(
-    definitions: Definitions, service: BackupService, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+    definitions: Definitions, service: BackupService, database: DatabaseSettings
 ) -> None:
     execute(database, "create table bills as select 1 as id")
     definitions(DATABASE_URL=url_of(database))
@@ -94,9 +95,8 @@ def test_freshness_follows_the_proof(
     service.drill(backup_id)
     proven = freshness(json.dumps({"main": "no backup was ever proven"}))
     assert verdict(proven) == (True, "proven in time")
-    monkeypatch.setattr(sensors_module, "PROVEN_WITHIN", timedelta(0))
-    assert isinstance(proven, dg.SensorResult)
-    assert verdict(freshness(proven.cursor)) == (False, "the newest proven backup is too old")
+    later = rules.freshness(service.look("main"), timedelta(hours=26), datetime.now(UTC) + timedelta(hours=27))
+    assert (later.passed, later.verdict) == (False, "the newest proven backup is too old")
 
 
 def test_a_store_that_cannot_be_read_is_unknown_and_not_fresh(definitions: Definitions, state_dir: Path) -> None:

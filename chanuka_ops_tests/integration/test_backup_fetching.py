@@ -270,6 +270,24 @@ def test_a_disk_that_fails_is_a_problem_of_the_file(plain: Path, into: Path) -> 
         assert [(problem.file, problem.kind) for problem in found.problems] == [(ONE_TABLE, "unreadable")]
 
 
+def test_a_file_without_end_is_not_fetched_without_end(plain: Path, into: Path) -> None:
+    """The room was checked for what the manifest says."""
+    store = Elsewhere(plain)
+    manifest = only_backup(store)
+    passed = 0
+
+    class Endless(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal passed
+            passed += size or 0
+            assert passed < 10_000_000
+            return bytes(size or 0)
+
+    store.sabotage = lambda *_: Endless()
+    with fetching.fetched(store, manifest, identities=None, into=into, jobs=1, only={ONE_TABLE}) as found:
+        assert [(problem.file, problem.kind) for problem in found.problems] == [(ONE_TABLE, "size")]
+
+
 def test_a_store_that_fails_is_an_error_and_leaves_nothing(sealed: Path, into: Path) -> None:
     store = Elsewhere(sealed)
     store.sabotage = lambda path, stream: Failing(errors.StoreError("the bucket is gone")) if "toc" in path else stream
@@ -293,7 +311,7 @@ def test_a_wrong_key_is_one_clear_error_and_leaves_nothing(
         fetching.fetched(store, manifest, identities=wrong, into=into, jobs=2),
     ):
         pass
-    assert str(failure.value).startswith(f"{manifest.backup_id}: dump/")
+    assert str(failure.value).startswith(f"{manifest.backup_id}: ")
     assert f"none of the 1 secret keys of operations.backup.identity opens it, it was encrypted for {PUBLIC}" in str(
         failure.value
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -189,9 +191,10 @@ def test_a_cancel_request_passes(database: DatabaseSettings) -> None:
 
 
 def test_what_the_server_says_last_arrives(database: DatabaseSettings) -> None:
-    with relay.limited(database, bytes_per_s=FAST) as through, connect(through) as connection:
+    """Though the limit holds it back, and the client says something more to a server that has hung up."""
+    with relay.limited(database, bytes_per_s=400) as through, connect(through) as connection:
         pid = connection.info.backend_pid
-        scalars(database, f"select pg_terminate_backend({pid})")
+        assert scalars(database, f"select pg_terminate_backend({pid}, 5000)") == [True]
         with pytest.raises(psycopg.errors.AdminShutdown):
             connection.execute("select 1")
 
@@ -226,25 +229,31 @@ def test_a_client_that_is_killed_leaves_no_session(database: DatabaseSettings, p
         assert wait_until(lambda: len(relays()) == 1, timeout_s=SOON_S), "the one that waits for the next"
 
 
-def test_the_end_of_the_block_ends_every_connection(database: DatabaseSettings) -> None:
-    """Also one that waits for the limit."""
-    with big(database, 2_000):
-        with relay.limited(database, bytes_per_s=1_000) as through:
-            connection = connect(through)
-            reading = threading.Thread(target=_read_all, args=(connection,))
-            reading.start()
-            assert wait_until(lambda: bool(sessions(database)), timeout_s=SOON_S)
-            start = time.monotonic()
-        assert time.monotonic() - start < 5
-        reading.join(timeout=SOON_S)
-        assert not reading.is_alive()
-        connection.close()
+def test_a_client_that_hangs_up_while_nothing_flows_leaves_no_session(database: DatabaseSettings) -> None:
+    with relay.limited(database, bytes_per_s=FAST) as through, connect(through) as connection:
+        assert sessions(database)
+        with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
         assert wait_until(lambda: not sessions(database), timeout_s=SOON_S)
+        connection.close()
 
 
-def _read_all(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+def test_the_end_of_the_block_ends_every_connection(database: DatabaseSettings) -> None:
+    """Also one that would wait for the limit for half a minute."""
+    with relay.limited(database, bytes_per_s=20) as through:
+        connecting = threading.Thread(target=_fail_to_connect, args=(through,))
+        connecting.start()
+        assert wait_until(lambda: bool(sessions(database)), timeout_s=SOON_S)
+        start = time.monotonic()
+    assert time.monotonic() - start < 4
+    connecting.join(timeout=SOON_S)
+    assert not connecting.is_alive()
+    assert wait_until(lambda: not sessions(database), timeout_s=SOON_S)
+
+
+def _fail_to_connect(database: DatabaseSettings) -> None:
     with pytest.raises(psycopg.OperationalError):
-        connection.execute("select * from big").fetchall()
+        psycopg.connect(parameters.conninfo(database), connect_timeout=60)
 
 
 def test_a_server_that_is_not_there_ends_the_client(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -290,6 +299,7 @@ def test_when_the_relays_process_is_killed_nothing_runs_on(
             finally:
                 holder.kill()
                 holder.wait()
+        shutil.rmtree(str(through.sqlalchemy_url.query["host"]))
 
 
 def test_others_can_not_come_in_by_it(database: DatabaseSettings, server: Server) -> None:

@@ -12,6 +12,7 @@ from chanuka_ops import context, errors
 from chanuka_ops.backup import documents, leases, rules
 from chanuka_ops.backup.model import Evidence, Pin, Status, Tier
 from chanuka_ops.backup.transfers import PART_BYTES
+from chanuka_ops.postgres.process import wait_until
 from chanuka_ops_tests.plugins.s3 import SECRET, Bucket, sample
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -58,7 +59,7 @@ def test_files_larger_than_a_part(s3: Bucket, tmp_path: Path) -> None:
     assert s3.uploads() == []
 
 
-@pytest.mark.parametrize("database", ["main", "Bills & Votes", "é%20+?#", "a.b~*'"])
+@pytest.mark.parametrize("database", ["Bills & Votes", "é%20+?#.b~*'"])
 def test_databases_by_any_name(s3: Bucket, tmp_path: Path, database: str) -> None:
     one, store = sample(tmp_path, database=database), s3.store()
     one.send(store)
@@ -71,7 +72,7 @@ def test_databases_by_any_name(s3: Bucket, tmp_path: Path, database: str) -> Non
 def test_the_newest_comes_first_and_one_database_at_a_time(s3: Bucket, tmp_path: Path) -> None:
     store = s3.store()
     for number, database in enumerate(("main", "mai", "main")):
-        sample(tmp_path, {"a": 1}, database=database, at=NOW + timedelta(hours=number), number=number).send(store)
+        sample(tmp_path, {"a": 1}, database=database, at=NOW + timedelta(hours=number), number=number).plant(s3)
     assert [backup.created_at for backup in store.list()] == [NOW + timedelta(hours=n) for n in (2, 1, 0)]
     assert [backup.created_at for backup in store.list("main")] == [NOW + timedelta(hours=n) for n in (2, 0)]
     assert [backup.created_at for backup in store.list("mai")] == [NOW + timedelta(hours=1)]
@@ -92,7 +93,7 @@ def test_a_file_that_is_not_as_described_never_arrives(s3: Bucket, tmp_path: Pat
     one, store = sample(tmp_path, {"small": 10, "large": PART_BYTES + 10}), s3.store()
     for name in ("small", "large"):
         whole = (tmp_path / name).read_bytes()
-        for wrong in (whole[:-1], whole + b"x", b"x" + whole[1:]):
+        for wrong in (whole[:-1], bytes([whole[0] ^ 1]) + whole[1:]):
             (tmp_path / name).write_bytes(wrong)
             with pytest.raises(errors.StoreError, match=f"{name}: what was read is not"):
                 one.send(store)
@@ -106,11 +107,15 @@ def test_a_file_that_is_not_as_described_never_arrives(s3: Bucket, tmp_path: Pat
 
 def test_what_did_not_arrive_is_not_published(s3: Bucket, tmp_path: Path) -> None:
     one, store = sample(tmp_path), s3.store()
-    with pytest.raises(errors.StoreError, match=r"dump/1\.dat has no bytes there, and 70000 were sent"):
+
+    def send() -> None:
         with store.writing("main", one.backup_id) as writer:
             writer.receive(tmp_path, one.manifest.files)
             s3.remove(f"main/{one.backup_id}/dump/1.dat")
             writer.publish(one.manifest)
+
+    with pytest.raises(errors.StoreError, match=r"dump/1\.dat has no bytes there, and 70000 were sent"):
+        send()
     assert s3.all_keys() == []
 
 
@@ -136,7 +141,7 @@ def test_a_backup_is_never_written_twice(s3: Bucket, tmp_path: Path) -> None:
 
 def test_damage_is_seen(s3: Bucket, tmp_path: Path) -> None:
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     folder = f"main/{one.backup_id}"
     s3.write(f"{folder}/dump/extra.dat", b"x")
     s3.write(f"{folder}/dump/1.dat", b"y" * 70_000)
@@ -156,7 +161,7 @@ def test_damage_is_seen(s3: Bucket, tmp_path: Path) -> None:
 
 def test_a_file_that_may_not_be_read_is_none(s3: Bucket, tmp_path: Path) -> None:
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     s3.fault("GET|HEAD", r"1\.dat$", "status", status=403, times=None)
     found = store.files(one.backup_id)
     assert found["dump/1.dat"] is None
@@ -176,7 +181,7 @@ def test_a_damaged_document_is_listed_as_such(
     s3: Bucket, tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     s3.write(f"main/{one.backup_id}/{name}", content)
     (listed,) = store.list()
     assert (listed.tier, listed.problem) == ("damaged", f"{one.backup_id}: {reason}")
@@ -184,7 +189,7 @@ def test_a_damaged_document_is_listed_as_such(
 
 def test_a_missing_status(s3: Bucket, tmp_path: Path) -> None:
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     s3.remove(f"main/{one.backup_id}/status.json")
     assert store.list()[0].problem == f"{one.backup_id}: status.json is missing"
     with pytest.raises(errors.BackupDamaged, match="is missing"):
@@ -200,7 +205,7 @@ def test_a_missing_status(s3: Bucket, tmp_path: Path) -> None:
 def test_listing_reads_no_manifest(s3: Bucket, tmp_path: Path) -> None:
     store = s3.store()
     for number in range(3):
-        sample(tmp_path, {"a": 1}, number=number).send(store)
+        sample(tmp_path, {"a": 1}, number=number).plant(s3)
     s3.gate.requests.clear()
     assert len(store.list()) == 3
     asked = [target for _, target in s3.gate.requests]
@@ -214,8 +219,8 @@ def look(at: datetime, *, passed: bool = True) -> Evidence:
 
 def test_two_that_look_at_once_both_count(s3: Bucket, tmp_path: Path) -> None:
     one = sample(tmp_path)
-    one.send(s3.store())
-    lookers = 6
+    one.plant(s3)
+    lookers = 3
     together = threading.Barrier(lookers)
 
     def record(number: int) -> None:
@@ -236,7 +241,7 @@ def test_two_that_look_at_once_both_count(s3: Bucket, tmp_path: Path) -> None:
 
 def test_a_change_between_reading_and_writing_is_not_lost(s3: Bucket, tmp_path: Path) -> None:
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     calls = []
 
     def change(status: Status) -> Status:
@@ -249,10 +254,11 @@ def test_a_change_between_reading_and_writing_is_not_lost(s3: Bucket, tmp_path: 
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_a_status_that_never_comes_to_rest(s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chanuka_ops.backup.objects.CHANGE_TRIES", 3)
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     rival = s3.store()
 
     def change(status: Status) -> Status:
@@ -266,8 +272,8 @@ def test_a_status_that_never_comes_to_rest(s3: Bucket, tmp_path: Path, monkeypat
 
 def test_deleting(s3: Bucket, tmp_path: Path) -> None:
     one, other, store = sample(tmp_path), sample(tmp_path / "b", number=1), s3.store()
-    one.send(store)
-    other.send(store)
+    one.plant(s3)
+    other.plant(s3)
     s3.gate.requests.clear()
     store.delete(one.backup_id)
     assert not [key for key in s3.all_keys() if one.backup_id in key]
@@ -285,7 +291,7 @@ def test_deleting(s3: Bucket, tmp_path: Path) -> None:
 
 def test_who_reads_keeps_it(s3: Bucket, tmp_path: Path) -> None:
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     with (
         context.scope(run_id="0123456789abcdef", actor="ops"),
         store.reading(one.backup_id),
@@ -300,22 +306,22 @@ def test_who_reads_keeps_it(s3: Bucket, tmp_path: Path) -> None:
 
 def test_a_reader_waits_for_who_deletes(s3: Bucket, tmp_path: Path) -> None:
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     held = s3.fault("POST", r"\?delete", "delay", seconds=1.0)
     deleting = threading.Thread(target=store.delete, args=(one.backup_id,))
     deleting.start()
-    while not held.hits:
-        pass
+    assert wait_until(lambda: held.hits > 0, timeout_s=10)
     with pytest.raises(errors.BackupNotFound), s3.store().reading(one.backup_id):
         pass
     deleting.join()
     assert s3.all_keys() == []
 
 
+@pytest.mark.slow
 def test_a_dead_lease_holds_nobody(s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "LEASE_S", 2.0)
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     folder = f"main/.leases/{one.backup_id}"
     for name in ("exclusive.json", "0123.json"):
         s3.write(f"{folder}/{name}", b'{"holder": {"actor": "gone"}, "purpose": "read"}')
@@ -326,11 +332,12 @@ def test_a_dead_lease_holds_nobody(s3: Bucket, tmp_path: Path, monkeypatch: pyte
     assert store.list() == []
 
 
+@pytest.mark.slow
 def test_a_lease_is_kept_alive(s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's time has whole seconds: so long a lease, so often renewed, is the shortest that proves it."""
     monkeypatch.setattr(leases, "LEASE_S", 2.0)
     one, store = sample(tmp_path), s3.store()
-    one.send(store)
+    one.plant(s3)
     with store.reading(one.backup_id):
         threading.Event().wait(3.5)
         with pytest.raises(errors.LockHeld):
@@ -346,10 +353,9 @@ def aged(s3: Bucket, number: int, *names: str) -> str:
 
 
 def test_leftovers_are_swept_a_day_later(s3: Bucket, tmp_path: Path) -> None:
-    old = aged(s3, 1, "dump/a", "status.json")
+    aged(s3, 1, "dump/a", "status.json")
     whole = sample(tmp_path / "whole", at=datetime(2025, 1, 1, tzinfo=UTC), number=2)
-    whole.send(s3.store())
-    assert f"main/{old}/dump/a" not in s3.keys()
+    whole.plant(s3)
     at_work = aged(s3, 3, "dump/a")
     s3.write(f"main/.leases/{at_work}/exclusive.json", b"{}")
     recent = f"main-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-000004"
@@ -357,7 +363,7 @@ def test_leftovers_are_swept_a_day_later(s3: Bucket, tmp_path: Path) -> None:
     s3.write("other/" + aged(s3, 5) + "/dump/a", b"another database's")
     s3.write("main/somebodys/file", b"no backup")
     sample(tmp_path / "b", number=6).send(s3.store())
-    assert {key.split("/")[1] for key in s3.keys()} == {
+    assert {key.split("/")[1] for key in s3.data_keys()} == {
         whole.backup_id, at_work, recent, "main-20250101T000000Z-000005", "somebodys",
         "main-20261122T170509Z-000006",
     }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chanuka_ops.backup import rules
+from chanuka_ops.backup import comparing, rules
 from chanuka_ops.backup.model import Fingerprint, SequenceState, TableContent
 
 
@@ -39,7 +39,7 @@ def without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def test_equal_is_equal() -> None:
-    comparison = rules.compare(SOURCE, SOURCE, same_major=True)
+    comparison = comparing.compare(SOURCE, SOURCE, same_major=True)
     assert comparison.equal
     assert (comparison.tables_compared, comparison.rows_compared, comparison.coverage) == (2, 4, 1.0)
     assert comparison.tables == {"public.a": (3, 3, True), "public.b": (1, 1, True)}
@@ -78,17 +78,17 @@ def test_equal_is_equal() -> None:
     ],
 )
 def test_each_kind_of_lost_data_names_its_object(restored: Fingerprint, named: str, said: tuple[str, str]) -> None:
-    comparison = rules.compare(SOURCE, restored, same_major=True)
+    comparison = comparing.compare(SOURCE, restored, same_major=True)
     assert not comparison.equal
     assert [(m.object, (m.source, m.restored)) for m in comparison.mismatches] == [(named, said)]
     assert comparison.structure_problems == ()
 
 
 def test_coverage_is_the_share_of_rows_that_could_be_compared() -> None:
-    comparison = rules.compare(SOURCE, changed(tables=without(TABLES, "public.a")), same_major=True)
+    comparison = comparing.compare(SOURCE, changed(tables=without(TABLES, "public.a")), same_major=True)
     assert (comparison.tables_compared, comparison.rows_compared, comparison.coverage) == (1, 1, 0.25)
     empty = changed(tables={})
-    assert rules.compare(empty, empty, same_major=True).coverage == 1.0
+    assert comparing.compare(empty, empty, same_major=True).coverage == 1.0
 
 
 @pytest.mark.parametrize(
@@ -105,21 +105,21 @@ def test_coverage_is_the_share_of_rows_that_could_be_compared() -> None:
     ],
 )
 def test_each_kind_of_lost_structure_names_its_object(restored: Fingerprint, named: str, said: tuple[str, str]) -> None:
-    comparison = rules.compare(SOURCE, restored, same_major=True)
+    comparison = comparing.compare(SOURCE, restored, same_major=True)
     assert not comparison.equal
     assert [(m.object, (m.source, m.restored)) for m in comparison.structure_problems] == [(named, said)]
 
 
 def test_across_major_versions_objects_are_compared_by_name_and_a_warning_says_so() -> None:
-    other = rules.compare(SOURCE, changed(objects={**SOURCE.objects, "index public.i": "ab"}), same_major=False)
+    other = comparing.compare(SOURCE, changed(objects={**SOURCE.objects, "index public.i": "ab"}), same_major=False)
     assert other.equal
     assert "by name, not by definition" in other.warnings[0]
-    lost = rules.compare(SOURCE, changed(objects=without(SOURCE.objects, "index public.i")), same_major=False)
+    lost = comparing.compare(SOURCE, changed(objects=without(SOURCE.objects, "index public.i")), same_major=False)
     assert not lost.equal
 
 
 def test_another_version_of_an_extension_is_a_warning() -> None:
-    comparison = rules.compare(SOURCE, changed(extensions={"plpgsql": "1.1"}), same_major=True)
+    comparison = comparing.compare(SOURCE, changed(extensions={"plpgsql": "1.1"}), same_major=True)
     assert comparison.equal
     assert comparison.warnings == ("extension plpgsql: 1.0 at the source, 1.1 in the copy",)
 
@@ -149,14 +149,14 @@ def test_a_sequence_lies_where_it_was_while_it_was_dumped(
     copy: SequenceState,
     equal: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
-    comparison = rules.compare(changed(sequences={"s": source}), changed(sequences={"s": copy}), same_major=True)
+    comparison = comparing.compare(changed(sequences={"s": source}), changed(sequences={"s": copy}), same_major=True)
     assert comparison.equal is equal
 
 
 def test_a_first_value_taken_while_it_was_dumped_may_or_may_not_be_in_the_copy() -> None:
     source = SequenceState(before=1, after=1, called_before=False, called_after=True, increment=1, cycle=False)
     for called in (True, False):
-        assert rules.compare(
+        assert comparing.compare(
             changed(sequences={"s": source}), changed(sequences={"s": state(1, called=called)}), same_major=True
         ).equal
 

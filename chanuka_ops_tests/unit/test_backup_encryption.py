@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pyrage
 import pytest
+from pydantic import ValidationError
 
 from chanuka_ops import context, errors
 from chanuka_ops.backup import encryption
 from chanuka_ops.backup.encryption import Identity
-from chanuka_ops.config import SecretSource
+from chanuka_ops.config import BackupSettings, SecretSource
 
 BLOCK = 65536  # of the age format's payload
 TAG = 16
@@ -284,8 +285,20 @@ def test_the_rest_of_a_secret_key_is_not_shown_either(secret: Identity) -> None:
     assert str(secret)[16:24] not in str(failure.value)
 
 
-def test_no_recipients_is_no_encryption() -> None:
+def test_nothing_is_encrypted_for_nobody(tmp_path: Path) -> None:
     assert encryption.recipients_of(()) == ()
+    (tmp_path / "plain").write_bytes(b"bills")
+    with pytest.raises(errors.ConfigurationError, match=r"^operations\.backup\.recipients: Missing recipients"):
+        encryption.encrypted(tmp_path / "plain", tmp_path / "a", (), path="a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_settings_with_a_secret_key_for_a_public_one_are_not_even_loaded(secret: Identity) -> None:
+    """Whatever shows settings would show it."""
+    with pytest.raises(ValidationError, match="number 2 is a secret key") as failure:
+        BackupSettings(recipients=(public(secret), str(secret)))
+    said = [problem["msg"] for problem in failure.value.errors(include_input=False, include_url=False)]
+    assert str(secret)[16:30] not in str(said)
 
 
 def identity_file(tmp_path: Path, content: str) -> SecretSource:

@@ -1,15 +1,17 @@
 """Backups: take one, prove one, restore one, let the old ones go."""
 
 from collections.abc import Iterator, Mapping
+from enum import Enum
 
 import dagster as dg
 from pydantic import Field
 
 from chanuka_ops.backup.answers import Created, Drilled
+from chanuka_ops.backup.restored import Options
 from chanuka_ops.defs.assets import IN_EVERY_STORE, PROVEN, backups_key
 from chanuka_ops.defs.resources import DatabaseResource, readable
 from chanuka_ops.defs.tables import markdown
-from chanuka_ops.orchestrators.nightly import require_expired, require_proven, require_whole
+from chanuka_ops.orchestrators.nightly import require_expired, require_proven, require_restored, require_whole
 
 Event = dg.AssetCheckEvaluation | dg.AssetMaterialization | dg.AssetObservation | dg.Output[None]
 Taken = dg.AssetCheckEvaluation | dg.AssetMaterialization | dg.Output[str]
@@ -26,6 +28,27 @@ class ExpireConfig(dg.Config):
     """Whether to delete."""
 
     dry_run: bool = Field(default=False, description="Only say what would stay and go.")
+
+
+class MissingRoles(Enum):
+    """What becomes of owners that the target's server doesn't have."""
+
+    REFUSE = "refuse"
+    CREATE = "create"
+    SKIP = "skip"
+
+
+class RestoreConfig(dg.Config):
+    """What is restored, and where to. A URL has no place here: Dagster would store it."""
+
+    backup_id: str = Field("", description="A backup's id; empty: the database's newest.")
+    into: str = Field(description="Name of the target in the settings (databases.<name>).")
+    dbname: str = Field("", description="Another database of that server; empty: the one that the settings name.")
+    replace: str = Field("", description="The name of the existing database that may be replaced, typed.")
+    schemas: list[str] = Field([], description="Only these schemas.")
+    tables: list[str] = Field([], description="Only these tables (schema.table).")
+    roles: MissingRoles = MissingRoles.REFUSE
+    store: str = Field("", description="Which store's copy; empty: the first that has it.")
 
 
 @dg.op(ins={"after": dg.In(dg.Nothing)}, tags={"kind": "backup"}, out=dg.Out(str))
@@ -71,7 +94,7 @@ def prove_chosen_backup(db: DatabaseResource, config: DrillConfig) -> Iterator[E
 
 
 @dg.op(ins={"after": dg.In(dg.Nothing)}, tags={"kind": "backup"})
-def expire_backups(context: dg.OpExecutionContext, db: DatabaseResource, config: ExpireConfig) -> None:
+def expire_old_backups(context: dg.OpExecutionContext, db: DatabaseResource, config: ExpireConfig) -> None:
     """Delete the backups that the policy lets go; each that stays or goes has its reason."""
     with readable():
         done = [] if config.dry_run else db.orchestrator.expire()
@@ -88,6 +111,37 @@ def expire_backups(context: dg.OpExecutionContext, db: DatabaseResource, config:
     )
     with readable():
         require_expired(done)
+
+
+@dg.op(tags={"kind": "restore"})
+def restore_chosen_backup(context: dg.OpExecutionContext, db: DatabaseResource, config: RestoreConfig) -> None:
+    """Restore a backup into another database of the settings, new or empty, or (by name) in the place of one."""
+    with readable():
+        restored = db.orchestrator.restore(
+            config.backup_id or db.orchestrator.backups.newest(db.database),
+            into=config.into,
+            dbname=config.dbname or None,
+            options=Options(
+                schemas=tuple(config.schemas), tables=tuple(config.tables), replace=config.replace or None,
+                roles=config.roles.value,
+            ),
+            store=config.store or None,
+        )  # fmt: skip
+    context.add_output_metadata(
+        {
+            "backup_id": dg.MetadataValue.text(restored.backup_id),
+            "database": dg.MetadataValue.text(restored.database),
+            "old_database": dg.MetadataValue.text(restored.old_database or "none"),
+            "tables": dg.MetadataValue.int(restored.tables),
+            "rows": dg.MetadataValue.int(restored.rows),
+            "restore_seconds": dg.MetadataValue.float(restored.seconds),
+            **{f"{name}_seconds": dg.MetadataValue.float(seconds) for name, seconds in restored.phases.items()},
+            "checks": markdown(("checked first", "outcome"), restored.checks.items()),
+            "remarks": markdown(("remark",), [(line,) for line in (*restored.left_out, *restored.warnings)]),
+        }
+    )
+    with readable():
+        require_restored(restored)
 
 
 def _drill(db: DatabaseResource, backup_id: str, store: str | None) -> Iterator[Event]:
