@@ -10,6 +10,7 @@ and its bytes. https://www.postgresql.org/docs/current/app-pgrestore.html
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from chanuka_ops.postgres.binaries import Binaries
 
 TOC = "toc.dat"
 LISTING_DEADLINE_S = 300.0
+_UTF8 = "utf-8"
 _MAGIC = b"PGDMP"
+_INTEGER_SIZE = 4
 _OLDEST, _NEWEST = (1, 14), (1, 16)  # written by PostgreSQL 14 and 15; by 17 and 18
 _WITH_ALGORITHM, _WITH_RELKIND = (1, 15), (1, 16)
 _LINE = re.compile(r"^(?P<id>\d+); \d+ \d+ ")
@@ -72,6 +75,10 @@ class Archive:
     standard_strings: bool
     entries: tuple[Entry, ...]
 
+    def encoded(self, words: str) -> bytes:
+        """Return a name or a statement of the archive as it stands there."""
+        return words.encode(_codec(self.encoding), errors="surrogateescape")
+
     def by_id(self) -> dict[int, Entry]:
         """Return the entries by their number."""
         return {entry.id: entry for entry in self.entries}
@@ -98,9 +105,10 @@ def parse(content: bytes) -> Archive:
 
     Errors: `BackupDamaged` where they aren't one; `RefusedError` for a format that isn't known here.
     """
-    reader = _Reader(content)
     try:
-        return _archive(reader)
+        archive = _archive(_Reader(content))
+        codec = _codec(archive.encoding)  # which is said in it
+        return archive if codec == _UTF8 else _archive(_Reader(content, codec))
     except (IndexError, ValueError, UnicodeDecodeError):
         raise errors.BackupDamaged(f"{TOC} is not a whole table of contents of pg_dump") from None
 
@@ -110,6 +118,8 @@ def _archive(reader: _Reader) -> Archive:
         raise errors.BackupDamaged(f"{TOC} is not a table of contents of pg_dump")
     major, minor, _, reader.integer_size, _, _ = reader.take(6)
     version = (major, minor)
+    if reader.integer_size != _INTEGER_SIZE:
+        raise errors.BackupDamaged(f"{TOC} has integers of {reader.integer_size} bytes: pg_dump writes {_INTEGER_SIZE}")
     if not _OLDEST <= version <= _NEWEST:
         raise errors.RefusedError(
             f"the dump's archive format is {major}.{minor}, and this program knows {_OLDEST[0]}.{_OLDEST[1]} to"
@@ -125,6 +135,8 @@ def _archive(reader: _Reader) -> Archive:
     for _ in range(2):  # the server's version, pg_dump's
         reader.text()
     entries = [_entry(reader, version) for _ in range(reader.number())]
+    if not reader.at_its_end:
+        raise errors.BackupDamaged(f"{TOC} goes on after its last entry")
     stated = {entry.kind: entry.definition for entry in entries if entry.kind in _UNLISTED}
     encoding = re.search(r"'([^']*)'", stated.get("ENCODING", ""))
     return Archive(
@@ -162,10 +174,15 @@ def _entry(reader: _Reader, version: tuple[int, int]) -> Entry:
 class _Reader:
     """Takes what is next of a toc.dat."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, codec: str = _UTF8) -> None:
         self._content = content
+        self._codec = codec
         self._at = 0
-        self.integer_size = 4
+        self.integer_size = _INTEGER_SIZE
+
+    @property
+    def at_its_end(self) -> bool:
+        return self._at == len(self._content)
 
     def take(self, count: int) -> bytes:
         begins, self._at = self._at, self._at + count
@@ -180,8 +197,8 @@ class _Reader:
 
     def text(self) -> str | None:
         length = self.number()
-        # another encoding than UTF-8 must come out again as it went in
-        return None if length < 0 else self.take(length).decode("utf-8", errors="surrogateescape")
+        # what isn't in that encoding must come out again as it went in
+        return None if length < 0 else self.take(length).decode(self._codec, errors="surrogateescape")
 
 
 def _shown(words: str) -> str:
@@ -191,8 +208,8 @@ def _shown(words: str) -> str:
 
 def _confirm(archive: Archive, listing: Iterable[str]) -> None:
     """Compare with pg_restore's own listing. Errors: `RefusedError`."""
-    printed = {match["id"]: line for line in listing if (match := _LINE.match(line))}
-    ours = {str(entry.id): _printable(entry.line) for entry in archive.entries if not entry.of_database}
+    printed = {match["id"]: _comparable(line) for line in listing if (match := _LINE.match(line))}
+    ours = {str(entry.id): _comparable(entry.line) for entry in archive.entries if not entry.of_database}
     differing = [number for number, line in ours.items() if printed.pop(number, None) not in {line, None}]
     missing = [number for number in printed if number not in ours]
     known = {str(entry.id) for entry in archive.entries}
@@ -204,6 +221,15 @@ def _confirm(archive: Archive, listing: Iterable[str]) -> None:
         )
 
 
-def _printable(line: str) -> str:
-    """Write a line as it is after pg_restore's output was read as UTF-8."""
-    return line.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
+def _comparable(line: str) -> str:
+    """Return a line up to where the terminal's encoding begins to matter."""
+    return re.split(r"[^ -~]", line, maxsplit=1)[0]
+
+
+def _codec(encoding: str) -> str:
+    """Name Python's codec for a server's encoding; SQL_ASCII, and what Python doesn't know, are read as UTF-8."""
+    name = {"KOI8R": "koi8_r", "KOI8U": "koi8_u"}.get(encoding, encoding.replace("WIN", "cp"))
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        return _UTF8

@@ -1,10 +1,10 @@
-"""How a restored copy compares with its source's fingerprint, and how far up the ladder that takes it. Pure."""
+"""How a restored copy compares with its source's fingerprint. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chanuka_ops.backup.answers import RUNGS, Comparison, Mismatch
+from chanuka_ops.backup.answers import Comparison, Mismatch
 from chanuka_ops.backup.model import ROW_TEXT, Fingerprint, SequenceState, TableContent
 
 # kinds of objects that the first algorithm's fingerprints hold: of the others they say nothing
@@ -47,7 +47,6 @@ def compare(
         structure = [item for item in structure if item.source != "missing"]
     compared = {name: _compared_rows(table, part) for name, table in source.tables.items() if name in restored.tables}
     rows = sum(compared.values())
-    has_parts = any(table.parts for table in source.tables.values())
     return Comparison(
         tables_compared=len(compared),
         rows_compared=rows,
@@ -57,26 +56,8 @@ def compare(
         warnings=(*warnings, *_version_warnings(source, restored)),
         tables=tables,
         has_content=source.has_content,
-        part=part if has_parts else None,
+        part=part,
     )
-
-
-def ladder(*, damaged: bool, comparison: Comparison | None) -> dict[str, bool | None]:
-    """Say which rungs held: None for those not reached, and for what was not asked.
-
-    >>> ladder(damaged=True, comparison=None)["manifest"], ladder(damaged=False, comparison=None)["restores"]
-    (False, None)
-    """
-    rungs: dict[str, bool | None] = dict.fromkeys(RUNGS)
-    rungs["manifest"] = not damaged
-    if comparison is None:
-        return rungs
-    rungs |= {"restores": True, "structure": not comparison.structure_problems}
-    if comparison.has_content or comparison.mismatches:  # a sequence or a missing table shows without content, too
-        rungs["content"] = not comparison.mismatches
-    for rung, found in (("indexes", comparison.index_problems), ("assertions", comparison.assertion_problems)):
-        rungs[rung] = None if found is None else not found
-    return rungs
 
 
 def next_part(seen: Sequence[int], parts: int) -> int:
@@ -189,11 +170,8 @@ def _structure_problems(
         for name in sorted(set(restored.objects) - set(source.objects))
         if not first or name.startswith(tuple(f"{kind} " for kind in _FIRST_KINDS))
     ]
-    warnings = []
-    if not same_major:
-        warnings.append("another major version: objects were compared by name, not by definition")
-    elif first:
-        warnings.append("a manifest of an older algorithm: objects were compared by name, not by definition")
+    reason = "another major version" if not same_major else "a manifest of the first algorithm"
+    warnings = [f"{reason}: objects were compared by name, not by definition"] if by_name else []
     for name, version in source.extensions.items():
         if name not in restored.extensions:
             problems.append(Mismatch(object=f"extension {name}", source=version, restored="missing"))

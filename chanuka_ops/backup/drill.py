@@ -77,23 +77,25 @@ def compare(
 ) -> Comparison:
     """Fingerprint the copy as the source was, and compare; check its indexes meanwhile, then ask the assertions.
 
-    `part` is the part to compare of tables that have parts. Without `drill` nothing but the comparison is made.
+    `part` is the part to compare of very large tables, see `comparing.next_part`. Without `drill` nothing but the
+    comparison is made.
     Errors: `DatabaseError`.
     """
     ends_s = time.monotonic() + deadline_s
+    chosen = part if any(table.parts for table in manifest.fingerprint.tables.values()) else None
     warnings = list(copy.warnings)
     index_problems: Sequence[Mismatch] | None = None
     if drill is not None and drill.amcheck:
-        restored, index_problems = _with_amcheck(manifest, copy, part, ends_s)
+        restored, index_problems = _with_amcheck(manifest, copy, chosen, ends_s)
         if index_problems is None:
             warnings.append("the indexes were not checked: amcheck can't be had on the scratch server")
     else:
-        restored = _retaken(manifest.fingerprint, copy, part, deadline_s)
+        restored = _retaken(manifest.fingerprint, copy, chosen, deadline_s)
     found = comparing.compare(
         manifest.fingerprint,
         restored,
         same_major=copy.same_major,
-        part=_known_part(manifest.fingerprint, part),
+        part=chosen,
         rights=copy.rights,
         filtered=manifest.filters is not None,
     )
@@ -107,21 +109,16 @@ def compare(
     )
 
 
-def _known_part(original: Fingerprint, part: int) -> int | None:
-    """Return the part to compare; tables that have fewer parts than others are not possible: one setting made them."""
-    return part if any(table.parts for table in original.tables.values()) else None
-
-
-def _retaken(original: Fingerprint, copy: RestoredCopy, part: int, deadline_s: float) -> Fingerprint:
+def _retaken(original: Fingerprint, copy: RestoredCopy, part: int | None, deadline_s: float) -> Fingerprint:
     with copy.manager.transaction(
         isolation="REPEATABLE READ", read_only=True, profile=Profile.MAINTENANCE
     ) as connection:
         fingerprint.fix_settings(connection, deadline_s=deadline_s)
-        return fingerprint.retake(connection, original, label="compare", part=_known_part(original, part))
+        return fingerprint.retake(connection, original, label="compare", part=part)
 
 
 def _with_amcheck(
-    manifest: Manifest, copy: RestoredCopy, part: int, ends_s: float
+    manifest: Manifest, copy: RestoredCopy, part: int | None, ends_s: float
 ) -> tuple[Fingerprint, Sequence[Mismatch] | None]:
     """Compare on one connection while amcheck works on another."""
     left_s = max(0.001, ends_s - time.monotonic())

@@ -62,6 +62,7 @@ def files_of(manifest: Manifest, found: Sequence[Entry]) -> list[str]:
 
 def extract(
     dump: Path,
+    archive: Archive,
     found: Sequence[Entry],
     *,
     expected: int | None,
@@ -81,11 +82,13 @@ def extract(
         raise errors.RefusedError("its partitions have different columns, which one CSV can't hold: take them singly")
     writer = _Writer(to, form)
     if form == "csv":
-        writer.write(copytext.csv([_bytes(name) for name in first]) + copytext.NEWLINE)
+        writer.write(copytext.csv([archive.encoded(name) for name in first]) + copytext.NEWLINE)
     with _script(dump, Pick(tuple(found)), tools, deadline_s) as (stream, ended):
         for entry, own in zip(found, columns, strict=True):
             order = None if own == first else [own.index(name) for name in first]
-            if not writer.skip_to(stream, _bytes(entry.copy)) or not writer.take(stream, len(first), order, expected):
+            if not writer.skip_to(stream, archive.encoded(entry.copy)) or not writer.take(
+                stream, len(first), order, expected
+            ):
                 break
         writer.rest(stream)
         ended()
@@ -207,8 +210,3 @@ def _columns(entry: Entry) -> tuple[str, ...]:
     if match is None:
         raise errors.BackupDamaged(f"the rows of {entries.described(entry)} are not written as COPY")
     return tuple(split(name)[0] for name in re.findall(NAME, match["columns"] or ""))
-
-
-def _bytes(words: str) -> bytes:
-    """Return a text of the archive in the dump's own encoding."""
-    return words.encode("utf-8", errors="surrogateescape")

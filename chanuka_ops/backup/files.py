@@ -7,19 +7,20 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from chanuka_ops import context
 from chanuka_ops.backup.model import File
+from chanuka_ops.backup.parallel import Meter, on_each
 from chanuka_ops.durable import fsync, make, write
 
 __all__ = ["CHUNK", "content", "fsync", "inventory", "make", "write"]
 
 CHUNK = 1 << 20
+THREADS = min(4, os.cpu_count() or 1)  # a disk that is slow with several readers is slower than SHA-256 with one
 
 
 def inventory(directory: Path, *, label: str, fsync: bool, but: Collection[str] = ()) -> dict[str, File | None]:
     """Read every file below a directory, but those named, and return its size and SHA-256 by relative path.
 
-    One that can't be read is None; with `fsync`, where each is also made to last, that's an `OSError`.
+    Several are read at a time. One that can't be read is None; with `fsync`, where each is also made to last, that's an `OSError`.
     """
     paths = [
         Path(parent, name)
@@ -28,26 +29,31 @@ def inventory(directory: Path, *, label: str, fsync: bool, but: Collection[str] 
     ]
     left_out = {directory / name for name in but}
     sizes = {path: path.lstat().st_size for path in paths if path not in left_out}
-    found: dict[str, File | None] = {}
-    done, total = 0, sum(sizes.values())
-    for path in sorted(sizes):
-        relative = path.relative_to(directory).as_posix()
+
+    def look(path: Path, meter: Meter) -> File | None:
         try:
-            found[relative] = _digest(path, relative, fsync=fsync)
+            return _digest(path, path.relative_to(directory).as_posix(), meter, fsync=fsync)
         except OSError:
             if fsync:
                 raise
-            found[relative] = None
-        done += sizes[path]
-        context.progress(label, done, total, "bytes")
-    return found
+            return None
+
+    largest_first = sorted(sizes, key=lambda path: (-sizes[path], path))
+    found = on_each(largest_first, look, jobs=THREADS, label=label, total_bytes=sum(sizes.values()))
+    return {
+        path.relative_to(directory).as_posix(): file
+        for path, file in sorted(zip(largest_first, found, strict=True), key=lambda pair: pair[0])
+    }
 
 
-def _digest(path: Path, relative: str, *, fsync: bool) -> File:
+def _digest(path: Path, relative: str, meter: Meter, *, fsync: bool) -> File:
     if path.is_symlink() or not path.is_file():
         raise OSError(f"{path} is not a regular file")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256", _bufsize=CHUNK)
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            meter.add(len(chunk))
         if fsync:
             os.fsync(file.fileno())
         return File(path=relative, bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())

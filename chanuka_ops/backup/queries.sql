@@ -535,6 +535,14 @@ select d.datname as name, pg_catalog.shobj_description(d.oid, 'pg_database') as 
 -- what: let one restore at a time work towards a database's name, whether it's there or not
 select pg_catalog.pg_try_advisory_lock(cast(:class as int), pg_catalog.hashtext(:name))
 
+-- name: restore_lock_holder
+-- what: who works towards that name
+select a.pid, a.application_name as application, a.usename as role, a.backend_start as since
+  from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a using (pid)
+ where l.locktype = 'advisory' and l.granted and l.classid::bigint = cast(:class as int)
+   and l.objid::bigint = (pg_catalog.hashtext(:name)::bigint & 4294967295)
+   and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+
 -- name: restore_sessions
 -- what: who is connected to a database, and whether this role may end that session
 select a.pid, coalesce(a.usename, '') as role, coalesce(a.application_name, '') as application,

@@ -82,6 +82,7 @@ def one_table(
     with _good(store, manifest, settings, only=only, verify=verify) as got, _opened(to) as stream:
         taken = extract.extract(
             got.directory / DUMP,
+            contents,
             found,
             expected=extract.expected_rows(manifest, found),
             tools=tools,

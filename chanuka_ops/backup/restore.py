@@ -157,7 +157,10 @@ class _Restore:
                 old, ended = self._beside(lock)
         except _NotTheSameError as differing:
             mismatches = differing.mismatches
-            self._drop_roles()
+            if self._plan.way == "empty":
+                self._warnings.append(f"database {self._target.name} holds what was restored, though it differs")
+            else:
+                self._drop_roles()
         plan, manifest = self._plan, self._manifest
         return Restored(
             backup_id=manifest.backup_id,
@@ -174,7 +177,7 @@ class _Restore:
             mismatches=tuple(mismatches),
             left_out=plan.pick.left_out,
             added=plan.pick.bare,
-            roles_made=plan.roles_made if not mismatches else (),
+            roles_made=plan.roles_made if not mismatches or plan.way == "empty" else (),
             old_database=old,
             ended_sessions=tuple(ended),
             warnings=tuple(self._warnings),

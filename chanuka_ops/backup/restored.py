@@ -48,7 +48,8 @@ class Restored(Document):
     """What `backup restore` answers.
 
     `way`: into a new database, an existing empty one, or in the place of another, which is `old_database` now. With
-    mismatches `restored` is False: nothing was put in place, and what was there is there still.
+    mismatches `restored` is False: nothing was put in place, and what was there is there still; but an empty database
+    was restored where it is, and holds what came, as a warning says then.
     `phases` are seconds; `checks` what was looked at before it began, and how that came out.
     """
 

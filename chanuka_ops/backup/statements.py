@@ -18,10 +18,8 @@ _TOKEN = re.compile(r"""(--[^\n]*|^\\[^\n]*)|('(?:[^']|'')*')|("(?:[^"]|"")*")|(
 NAME = r"""(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)"""
 _DATABASE = re.compile(rf"\b(?P<before>DATABASE\s+)(?P<name>{NAME})")
 _TABLESPACE = re.compile(rf" TABLESPACE = {NAME}")
-_LOCALE = re.compile(
-    r" ENCODING = '[^']*'| (?:LOCALE_PROVIDER = \w+|\w*LOCALE|LC_\w+|ICU_RULES|COLLATION_VERSION)\b.*$"
-)
-_GRANTEES = re.compile(rf"\b(?:TO|FROM|FOR|ROLE|AUTHORIZATION|BY)\s+(?P<names>{NAME}(?:\s*,\s*{NAME})*)")
+_LOCALE = re.compile(r" (?:LOCALE_PROVIDER|LOCALE|LC_COLLATE|ICU_LOCALE) = .*$")
+_GRANTEES = re.compile(rf"\b(?:TO|FROM|FOR ROLE|FOR|ROLE|AUTHORIZATION|BY)\s+(?P<names>{NAME}(?:\s*,\s*{NAME})*)")
 _ROLE = re.compile(rf"^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE)\s+(?P<name>{NAME})")
 _MEMBER = re.compile(rf"^GRANT\s+(?P<role>{NAME})\s+TO\s+(?P<member>{NAME})")
 _PASSWORD = re.compile(r"\s+PASSWORD\s+'(?:[^']|'')*'")

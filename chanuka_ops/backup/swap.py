@@ -90,7 +90,15 @@ def exclusively(target: Target) -> Iterator[None]:
             text(load(__package__).sql("restore_lock")), {"class": LOCK_CLASS, "name": target.name}
         ).scalar_one()
         if not taken:
-            raise errors.LockHeld(f"database {target.name!r} is being restored by another run. Nothing was changed.")
+            holders = target.ask("restore_lock_holder", **{"class": LOCK_CLASS, "name": target.name})
+            who = ", ".join(
+                f"{row['application']} (pid {row['pid']}, role {row['role']}, since {row['since']:%F %T%z})"
+                for row in holders
+            )
+            raise errors.LockHeld(
+                f"database {target.name!r} is being restored by another run: {who or 'one that has just ended'}."
+                " Nothing was changed."
+            )
         yield
 
 

@@ -113,12 +113,13 @@ def extract(
     """
     if to == "-" and face.as_json:
         raise errors.ConfigurationError("--to - and --json both need standard output: give a file, or leave out --json")
-    settings = face.settings()
+    service = BackupService(face.settings())
+    target = sys.stdout.buffer if to == "-" else Path(to)
     with face.watched(), context.scope(operation="extract"):
-        target = sys.stdout.buffer if to == "-" else Path(to)
-        done = BackupService(settings).extract(
-            backup_id, table, to=target, form=form, store=store, verify=not no_verify
-        )
+        try:
+            done = service.extract(backup_id, table, to=target, form=form, store=store, verify=not no_verify)
+        except BrokenPipeError:  # `| head -1` has read enough
+            return
     for warning in done.warnings:
         face.warn(warning)
     if face.as_json:
@@ -166,7 +167,8 @@ def _target(settings: Settings, into: str) -> Iterator[DatabaseSettings]:
     try:
         stated = DatabaseSettings(url=SecretStr(into))
     except ValidationError as error:
-        raise errors.ConfigurationError(f"--into: {error.errors()[0]['msg']}") from None
+        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise errors.ConfigurationError(f"--into: {said}") from None
     if stated.sqlalchemy_url.password is not None:
         log.warning("a password in --into is seen by others of this machine: use a name of the settings, or PGPASSFILE")
     yield stated

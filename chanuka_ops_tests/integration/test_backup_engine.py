@@ -418,6 +418,16 @@ def collation_c(name: str) -> bytes:
     return name.encode()
 
 
+# ---- the fingerprint -------------------------------------------------------------------------------------------------
+
+
+def test_without_content_only_the_structure_is_fingerprinted(take: Dump, small: DatabaseSettings) -> None:
+    assert take(small).fingerprint.has_content
+    taken = take(small, fingerprint="structure")
+    assert not taken.fingerprint.has_content
+    assert "public.bills" in taken.fingerprint.tables
+
+
 # ---- its rate --------------------------------------------------------------------------------------------------------
 
 

@@ -399,6 +399,11 @@ def test_rows_that_differ_from_the_manifest_put_nothing_in_place(plain: Backup, 
         ("public.numbers", "value 8 to 9", "value 7"),
     ]
     assert plain.stating(fingerprint=lying).into(spot.database, check=False).checks["rows"] == "not looked at"
+    spot.drop()
+    spot.make()
+    in_place = plain.stating(fingerprint=lying).into(spot.database)
+    assert (in_place.restored, len(in_place.mismatches)) == (False, 2)
+    assert f"database {spot.name} holds what was restored, though it differs" in in_place.warnings
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -506,7 +511,7 @@ def test_two_restores_towards_one_name(plain: Backup, spot: Spot) -> None:
         target.seen(spot.database) as there,
         swap.exclusively(there),
         nothing_changes(spot),
-        pytest.raises(errors.LockHeld, match="is being restored by another run"),
+        pytest.raises(errors.LockHeld, match=r"is being restored by another run: chanuka/.*\(pid \d+, role postgres"),
     ):
         plain.into(spot.database)
 
@@ -569,3 +574,36 @@ def test_the_disk_check_knows_a_part_from_the_whole(plain: Backup, spot: Spot) -
     part = preflight._share(read, manifest, entries.tables(read, ("public.votes",)))
     assert 0 < part < 0.5
     assert preflight._share(read, manifest, entries.whole(read)) == 1.0
+
+
+def test_a_damaged_table_of_contents_is_nothing_but_damaged(everything: Everything) -> None:
+    content = (everything[1].directory / "dump" / "toc.dat").read_bytes()
+    whole = archive.parse(content)
+    for length in (*range(64), *range(64, len(content), 997)):
+        with pytest.raises(errors.BackupDamaged):
+            archive.parse(content[:length])
+    for position in (*range(5, 60), *range(60, len(content), 499)):
+        flipped = bytearray(content)
+        flipped[position] ^= 0x55
+        try:
+            other = archive.parse(bytes(flipped))
+        except (errors.BackupDamaged, errors.RefusedError):
+            continue
+        assert len(other.entries) == len(whole.entries)
+
+
+def test_an_archive_format_of_tomorrow_is_refused(plain: Backup) -> None:
+    content = bytearray((plain.directory / "dump" / "toc.dat").read_bytes())
+    content[6] = 99
+    with pytest.raises(errors.RefusedError, match=r"archive format is 1\.99"):
+        archive.parse(bytes(content))
+
+
+def test_a_table_of_contents_that_pg_restore_reads_otherwise_is_refused(plain: Backup) -> None:
+    read = archive.read(plain.directory / "dump", plain.tools)
+    listing = [entry.line for entry in read.entries]
+    archive._confirm(read, listing)
+    with pytest.raises(errors.RefusedError, match="otherwise than this program"):
+        archive._confirm(read, [line.replace("votes", "voters") for line in listing])
+    with pytest.raises(errors.RefusedError, match="otherwise than this program"):
+        archive._confirm(read, [*listing, "99999; 0 0 TABLE public unseen postgres"])

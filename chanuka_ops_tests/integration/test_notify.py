@@ -126,6 +126,7 @@ def test_one_that_isn_t_there_is_a_warning_and_an_answer_and_no_exception(
     )
 
 
+@pytest.mark.slow
 def test_routes_do_not_wait_for_one_another(receive: Receive, routes: Routes) -> None:
     silent, good = receive("silence"), receive()
     urls = {name: silent.url("json", f"/{name}") for name in ("a", "b", "c", "d")} | {"good": good.url("json")}
@@ -164,10 +165,7 @@ def test_a_message_can_be_interrupted_and_is_not_tried_again_behind_the_back(rec
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         notify.send(NOTICE, routes({"hook": receiver.url("json")}, attempts=10))
-    for thread in threading.enumerate():
-        if thread.name == "notify-hook":
-            thread.join(LATE_S)
-    assert len(receiver.requests) <= 2
+    assert not wait_until(lambda: len(receiver.requests) > 2, timeout_s=2.5)  # one may have been on its way
 
 
 def test_a_sender_ends_at_its_deadline_though_nobody_waits_for_it(receive: Receive) -> None:
@@ -221,7 +219,7 @@ def test_a_token_of_the_url_shows_nowhere(
     assert problem is None or problem in str(delivery.problem)
 
 
-@pytest.mark.parametrize("url", [f"{TOKEN}", f"{TOKEN}://x", f"slack://{TOKEN}", "", f"json://[{TOKEN}", "file:///etc"])
+@pytest.mark.parametrize("url", [f"{TOKEN}", f"{TOKEN}://x", f"slack://{TOKEN}", ""])
 def test_a_url_that_apprise_can_t_use_is_tried_once_and_not_shown(
     routes: Routes, url: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

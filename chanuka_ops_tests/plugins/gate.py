@@ -100,6 +100,7 @@ class Gate(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # it would hold back each answer's body for 40 ms
     server: Gate
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is given

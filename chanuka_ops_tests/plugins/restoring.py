@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from chanuka_ops.backup import boundaries, restore
+from chanuka_ops.backup import archive, boundaries, restore
 from chanuka_ops.backup.model import Manifest
 from chanuka_ops.backup.restored import Options, Restored
 from chanuka_ops.backup.service import BackupService
@@ -90,7 +90,7 @@ class Backup:
 
     def data_file(self, table: str) -> Path:
         """The file with a table's rows."""
-        entries = restore.archives.read(self.directory / "dump", self.tools).entries
+        entries = archive.read(self.directory / "dump", self.tools).entries
         (file,) = (
             entry.file for entry in entries if entry.kind == "TABLE DATA" and f"{entry.schema}.{entry.name}" == table
         )

@@ -65,3 +65,10 @@ def test_bytes_are_shown_in_megabytes_and_an_unknown_total_is_left_out(shown: Sh
     seen = shown((0.0, Progress("b", 1, None, "bytes")), (2, Progress("b", 3_000_000, None, "bytes")))
     assert "3 MB" in seen
     assert " of " not in seen
+
+
+def test_the_time_left_and_what_else_there_is_to_say_stand_beside_it(shown: Show) -> None:
+    step = Progress("dump", 40, 100, "rows", eta_s=40.0, detail="12.3 MB written")
+    seen = shown((0.0, rows("dump", 1)), (5.0, step))
+    assert "40 of 100 rows, 12.3 MB written" in seen
+    assert "about 40 s left" in seen
