@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -129,7 +130,7 @@ def send(notice: Notice, settings: NotifySettings, *, tags: Mapping[str, str] | 
             log.info("route %s told of %s", delivery.route, notice.event, extra={"event": "notice.delivered", **extra})
         else:
             log.warning(
-                "route %s not told of %s (%s) after %d tries: %s", delivery.route, notice.event, notice.title,
+                "route %s not told of %s (%s) after %d tries: %s", delivery.route, notice.event, redact(notice.title),
                 delivery.attempts, delivery.problem, extra={"event": "notice.undelivered", **extra},
             )  # fmt: skip
     return deliveries
@@ -199,15 +200,19 @@ class _Tries:
         def work(name: str) -> None:
             found[name] = self._delivered(name, urls[name], order)
 
-        threads = [threading.Thread(target=work, args=(name,), name=f"notify-{name}", daemon=True) for name in urls]
+        started = []
         try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
+            with suppress(RuntimeError):  # the system has no thread left: said below
+                for name in urls:
+                    thread = threading.Thread(target=work, args=(name,), name=f"notify-{name}", daemon=True)
+                    thread.start()
+                    started.append(thread)
+            for thread in started:
                 thread.join()
         finally:
             self._over.set()  # Ctrl-C or SIGTERM in the midst: nobody tries again behind the back of what ended
-        return tuple(found[name] for name in urls)
+        none = "no thread could be started"
+        return tuple(found.get(name) or Delivery(name, delivered=False, attempts=0, problem=none) for name in urls)
 
     def _delivered(self, name: str, source: SecretSource, order: Callable[[str], _Order]) -> Delivery:
         attempts = 0

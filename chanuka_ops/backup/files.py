@@ -14,13 +14,16 @@ from chanuka_ops.durable import fsync, make, write
 __all__ = ["CHUNK", "content", "fsync", "inventory", "make", "write"]
 
 CHUNK = 1 << 20
-THREADS = min(4, os.cpu_count() or 1)  # a disk that is slow with several readers is slower than SHA-256 with one
+THREADS = min(
+    4, os.cpu_count() or 1
+)  # SHA-256 of one is slower than most disks, and with more a spinning one only seeks
 
 
 def inventory(directory: Path, *, label: str, fsync: bool, but: Collection[str] = ()) -> dict[str, File | None]:
     """Read every file below a directory, but those named, and return its size and SHA-256 by relative path.
 
-    Several are read at a time. One that can't be read is None; with `fsync`, where each is also made to last, that's an `OSError`.
+    Several are read at a time, the largest first. One that can't be read is None; with `fsync`, where each is also made
+    to last, that's an `OSError`.
     """
     paths = [
         Path(parent, name)

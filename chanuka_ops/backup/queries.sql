@@ -346,7 +346,7 @@ select 'statistics', pg_catalog.format('%I.%I', n.nspname, s.stxname), n.schema,
   from pg_catalog.pg_statistic_ext s join ours n on n.oid = s.stxnamespace
 union all
 select 'collation', pg_catalog.format('%I.%I', n.nspname, c.collname), n.schema, null, -- its columns' names differ between versions
-       (pg_catalog.to_jsonb(c) - array['oid', 'collname', 'collnamespace', 'collowner', 'collversion'])::text, pg_catalog.pg_get_userbyid(c.collowner)
+       (pg_catalog.to_jsonb(c) - array['oid', 'collname', 'collnamespace', 'collowner', 'collversion', 'collencoding'])::text, pg_catalog.pg_get_userbyid(c.collowner)
   from pg_catalog.pg_collation c join ours n on n.oid = c.collnamespace
  where not exists (select from member m where m.classid = 'pg_catalog.pg_collation'::regclass and m.objid = c.oid)
 union all

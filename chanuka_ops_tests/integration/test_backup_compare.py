@@ -38,10 +38,20 @@ def restored(server: Server, pg: Binaries, session_dir: Path) -> Iterator[tuple[
         "create role compare_reader",
         "grant select on bills to compare_reader",
         "create type mood as enum ('sad', 'happy')",
+        "create type feeling as enum ('sad', 'happy')",
         "create table days(d date) partition by range (d)",
         "create table days_rest partition of days default",
         "insert into days values ('2026-11-22')",
         "comment on table bills is 'bills'",
+        "create function seen() returns event_trigger language plpgsql as 'begin end'",
+        "create event trigger seen on ddl_command_end when tag in ('CREATE SEQUENCE') execute function seen()",
+        "create function level(mood) returns int language sql immutable as 'select 1'",
+        "create cast (mood as int) with function level(mood)",
+        "create foreign data wrapper files",
+        "create server away foreign data wrapper files options (host 'here')",
+        "create foreign table far(x int) server away options (path 'there')",
+        "create operator === (leftarg = int, rightarg = int, function = int4eq)",
+        'create collation mine from "C"',
     )
     with (
         fresh_database(server, "compared", (*SMALL, *more)) as database,
@@ -144,10 +154,51 @@ STRUCTURE = {
         "alter table bills disable row level security",
         {"relation public.bills"},
     ),
-    "the order of an enum": (
-        "alter type mood rename to m; create type mood as enum ('happy', 'sad'); drop type m",
-        "drop type mood; create type mood as enum ('sad', 'happy')",
+    "an owner": (
+        "alter table days owner to compare_reader",
+        "alter table days owner to postgres",
+        {"relation public.days"},
+    ),
+    "an owner of a type": (
+        "alter type mood owner to compare_reader",
+        "alter type mood owner to postgres",
         {"type public.mood"},
+    ),
+    "a column's grant": (
+        "grant update (title) on bills to compare_reader",
+        "revoke update (title) on bills from compare_reader",
+        {"column public.bills.title"},
+    ),
+    "an event trigger that is off": (
+        "alter event trigger seen disable",
+        "alter event trigger seen enable",
+        {"event trigger seen"},
+    ),
+    "a cast": (
+        "drop cast (mood as int)",
+        "create cast (mood as int) with function level(mood)",
+        {"cast public.mood as integer"},
+    ),
+    "a foreign server's option": (
+        "alter server away options (set host 'elsewhere')",
+        "alter server away options (set host 'here')",
+        {"foreign server away"},
+    ),
+    "a foreign table's option": (
+        "alter foreign table far options (set path 'elsewhere')",
+        "alter foreign table far options (set path 'there')",
+        {"relation public.far"},
+    ),
+    "an operator": (
+        "drop operator ===(int, int)",
+        "create operator === (leftarg = int, rightarg = int, function = int4eq)",
+        {"operator public.===(integer,integer)"},
+    ),
+    "a collation": ("drop collation mine", 'create collation mine from "C"', {"collation public.mine"}),
+    "the order of an enum": (
+        "alter type feeling rename to m; create type feeling as enum ('happy', 'sad'); drop type m",
+        "drop type feeling; create type feeling as enum ('sad', 'happy')",
+        {"type public.feeling"},
     ),
 }
 

@@ -94,19 +94,11 @@ def take(kept: BackupService, everything: Everything, tmp_path: Path) -> Take:
     return run
 
 
-EVERY = (
-    "app.everything",
-    "app.t",
-    "app.dropped",
-    "app.wide",
-    "app.secret",
-    'S p%a:ce.T:"1%',
-    "app.parts_late",
-    "app.tagged",
-)
+QUICK = ("app.everything", 'S p%a:ce.T:"1%')
+OTHERS = ("app.t", "app.dropped", "app.wide", "app.secret", "app.parts_late", "app.tagged")
 
 
-@pytest.mark.parametrize("table", EVERY)
+@pytest.mark.parametrize("table", [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
 def test_a_csv_reads_back_as_it_was(everything: Everything, take: Take, spot: Spot, table: str) -> None:
     backup = everything[1]
     answer, content = take(table)
@@ -143,7 +135,7 @@ def test_a_table_without_columns_and_one_without_rows(take: Take) -> None:
     assert take("app.empty")[1] == b"id\r\n"
 
 
-@pytest.mark.parametrize("table", ["app.t", "app.parts", "app.everything"])
+@pytest.mark.parametrize("table", ["app.parts", pytest.param("app.everything", marks=pytest.mark.slow)])
 def test_sql_is_run_by_psql(everything: Everything, take: Take, spot: Spot, table: str, tmp_path: Path) -> None:
     backup = everything[1]
     answer, content = take(table, form="sql")
@@ -158,7 +150,9 @@ def test_sql_is_run_by_psql(everything: Everything, take: Take, spot: Spot, tabl
     assert scalars(spot.database, f"select count(*) from {table}") == [answer.rows]
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "WIN1252", "EUC_JP"])
+@pytest.mark.parametrize(
+    "encoding", ["LATIN1", *(pytest.param(one, marks=pytest.mark.slow) for one in ("SQL_ASCII", "WIN1252", "EUC_JP"))]
+)
 def test_the_bytes_are_those_of_the_dumps_encoding(pg: Binaries, spot: Spot, session_dir: Path, encoding: str) -> None:
     provider = "locale_provider libc" if spot.server.major >= 17 else ""
     spot.make(options=f"encoding '{encoding}' {provider} locale 'C'")
@@ -268,6 +262,7 @@ def test_a_place_that_can_not_be_written(
         kept.extract(everything[1].manifest.backup_id, "app.t", to=tmp_path / "none" / "t.csv", form="csv")
 
 
+@pytest.mark.slow
 def test_past_the_deadline_it_ends(heavy: Backup) -> None:
     read = archive.read(heavy.directory / "dump", heavy.tools)
     found = extract.wanted(read, "public.heavy_0")

@@ -44,10 +44,32 @@ def proved(service: BackupService, database: DatabaseSettings) -> Drilled:
 
 
 OBJECTS = NASTY[len(ROLES) :]
+RARE = (
+    "create function app.seen() returns event_trigger language plpgsql as 'begin end'",
+    "create event trigger app_seen on sql_drop execute function app.seen()",
+    "create function app.level(app.mood) returns int language sql immutable as 'select 1'",
+    "create cast (app.mood as int) with function app.level(app.mood) as assignment",
+    "create foreign data wrapper files options (debug 'true')",
+    "create server away type 'disk' foreign data wrapper files options (host 'a ''b')",
+    "grant usage on foreign server away to app_reader",
+    "create foreign table app.far(x int options (name 'y')) server away options (path 'p')",
+    "create operator app.=== (leftarg = int, rightarg = int, function = int4eq, commutator = operator(app.===))",
+    "create function app.backwards(int, int) returns int language sql immutable strict as 'select btint4cmp($2, $1)'",
+    """create operator class app.turned for type int using btree as operator 1 >, operator 2 >=, operator 3 =,
+       operator 4 <=, operator 5 <, function 1 app.backwards(int, int)""",
+    "create index backwards on app.dropped (a app.turned)",
+    'create collation app.plain from "C"',
+    "create text search dictionary app.words (template = simple, accept = false)",
+    "alter table app.dropped alter a set (n_distinct = 7), alter a set statistics 42",
+    "grant usage on type app.mood to app_reader",
+    'create table app.kinds(m app.mood[], e app.email, p app.positive, c char(3), b bpchar, k "char", es app.email[])',
+    "insert into app.kinds values ('{ok,NULL}', 'a@b', 5, 'a', 'a ', 'c', '{a@b,b@a}')",
+    "insert into app.kinds(e) values ('c@d')",
+)
 
 
 def test_one_of_everything(service: BackupService, source: Server) -> None:
-    with fresh_database(source, "everything", OBJECTS) as database:
+    with fresh_database(source, "everything", (*OBJECTS, *RARE)) as database:
         drilled = proved(service, database)
     assert drilled.tables['"S p%a:ce"."T:""1%"'] == (2, 2, True)
     assert drilled.tables["app.nothing"] == (2, 2, True)
