@@ -80,7 +80,11 @@ class RefusedError(ChanukaError):
 
 
 class LockHeld(RefusedError):
-    """Another operation works on that database; the message names the holder."""
+    """Another operation works on that database; the message names the holder, and so does `holder`."""
+
+    def __init__(self, message: str, *, holder: str = "another operation") -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 class ToolTooOld(RefusedError):

@@ -11,5 +11,6 @@ pytest_plugins = [
     "chanuka_ops_tests.plugins.replicas",
     "chanuka_ops_tests.plugins.restoring",
     "chanuka_ops_tests.plugins.s3",
+    "chanuka_ops_tests.plugins.site",
     "chanuka_ops_tests.plugins.tls",
 ]

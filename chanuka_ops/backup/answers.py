@@ -93,7 +93,7 @@ class Created(Document):
 
 
 class Verified(Document):
-    """What `backup verify` answers."""
+    """What `backup verify` answers; `unread` says by name which stores could not be read, and why."""
 
     backup_id: str
     tier: Tier
@@ -101,6 +101,7 @@ class Verified(Document):
     bytes: int
     seconds: float
     problems: tuple[Problem, ...]
+    unread: dict[str, str] = Field({})
 
 
 class Comparison(Document):

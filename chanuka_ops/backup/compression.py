@@ -77,7 +77,7 @@ def built_with(tools: Binaries, codec: str) -> bool:
 @cache
 def _has(program: Path, codec: str) -> bool:
     """Let it try to dump a database that isn't there: it looks at the codec first."""
-    argv: list[str | Path] = [program, f"--compress={codec}", "--no-password", "--file=/dev/null", f"--dbname={_NOWHERE}"]
+    argv: list[str | Path] = [program, f"--compress={codec}", "--no-password", f"--dbname={_NOWHERE}"]
     said = process.run(argv, deadline_s=PROBE_TIMEOUT_S, check=False).stderr
     found = "connection to server" in said
     log.debug("%s has %s: %s", program, codec, found, extra={"event": "tool.codec"})

@@ -137,8 +137,11 @@ def rows_of(archive: Archive, wanted: Entry) -> tuple[Entry, ...]:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3)
-    return f": did you mean {', '.join(near)}?" if near else f" (it has {len(set(known))})"
+    there = set(known)
+    near = difflib.get_close_matches(name, there, n=3)
+    if near:
+        return f": did you mean {', '.join(near)}?"
+    return f", and of {len(there)} others none has a name like that" if there else ", nor any other"
 
 
 class _Picker:

@@ -81,6 +81,8 @@ def fetched(
             _check_room(into, wanted, fetching=here is None, decrypting=needs_key, jobs=jobs)
             watch = Stopwatch()
             problems = _fetch(store, manifest, wanted, directory if here is None else None, jobs)
+            if only is None and verify:
+                problems += _extra(store, manifest)
             watch.stop()
             second = Stopwatch()
             if needs_key and not problems:
@@ -143,7 +145,7 @@ def _private(into: Path) -> Iterator[Path]:
     directory = into / f"{_PREFIX}{secrets.token_hex(6)}"
     with _translated(into, "written"):
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sweep(into)
+        sweep(into)
         lock = flocks.exclusive(directory.with_name(f"{directory.name}.lock"))
     if lock is None:  # the name is random
         raise errors.StoreError(f"{directory} is in use by another process")
@@ -155,8 +157,8 @@ def _private(into: Path) -> Iterator[Path]:
         _remove(directory, lock)
 
 
-def _sweep(into: Path) -> None:
-    """Remove what killed processes left: whatever nobody holds the lock of."""
+def sweep(into: Path) -> None:
+    """Remove what killed processes left: whatever nobody holds the lock of. Errors: `OSError`."""
     for found in sorted(into.glob(f"{_PREFIX}*.lock")):
         lock = None
         with suppress(PermissionError):  # another account's
@@ -184,6 +186,12 @@ def _fetch(
     return tuple(
         Problem.model_validate({"file": path, "kind": kinds[path], "store": store.name}) for path in sorted(kinds)
     )
+
+
+def _extra(store: Store, manifest: Manifest) -> tuple[Problem, ...]:
+    """Return the files of the store's copy that the manifest doesn't know of."""
+    extra = sorted(store.paths(manifest.backup_id) - {file.path for file in manifest.files})
+    return tuple(Problem(file=path, kind="extra", store=store.name) for path in extra)
 
 
 def _arrive(store: Store, backup_id: str, directory: Path | None, file: File, meter: Meter) -> str | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NoReturn
 
+from chanuka_ops import errors
 from chanuka_ops.backup.model import File
 from chanuka_ops.backup.parallel import Meter, on_each
 from chanuka_ops.durable import fsync, make, write
 
-__all__ = ["CHUNK", "content", "fsync", "inventory", "make", "write"]
+__all__ = ["CHUNK", "below", "content", "copied", "fsync", "inventory", "make", "refuse", "write"]
 
 CHUNK = 1 << 20
 THREADS = min(
@@ -25,11 +27,7 @@ def inventory(directory: Path, *, label: str, fsync: bool, but: Collection[str] 
     Several are read at a time, the largest first. One that can't be read is None; with `fsync`, where each is also made
     to last, that's an `OSError`.
     """
-    paths = [
-        Path(parent, name)
-        for parent, below, names in os.walk(directory)
-        for name in (*names, *(link for link in below if Path(parent, link).is_symlink()))
-    ]
+    paths = below(directory, strict=fsync)
     left_out = {directory / name for name in but}
     sizes = {path: path.lstat().st_size for path in paths if path not in left_out}
 
@@ -47,6 +45,48 @@ def inventory(directory: Path, *, label: str, fsync: bool, but: Collection[str] 
         path.relative_to(directory).as_posix(): file
         for path, file in sorted(zip(largest_first, found, strict=True), key=lambda pair: pair[0])
     }
+
+
+def below(directory: Path, *, strict: bool) -> list[Path]:
+    """Return every file below a directory, links too, and follow none.
+
+    What lies in a directory that can't be read is left out; with `strict` that's an `OSError`: what is being made would
+    else be whole without it.
+    """
+    return [
+        Path(parent, name)
+        for parent, directories, names in os.walk(directory, onerror=refuse if strict else None)
+        for name in (*names, *(link for link in directories if Path(parent, link).is_symlink()))
+    ]
+
+
+def refuse(error: OSError) -> NoReturn:
+    """Raise what os.walk would else pass over."""
+    raise error
+
+
+def copied(source: Path, target: Path) -> str:
+    """Copy a file, make the copy last, and return the SHA-256 of what was read.
+
+    Errors: `OSError` of the target; `StoreError` of the source, which is another store's.
+    """
+    digest = hashlib.sha256()
+    with target.open("wb") as there:
+        for chunk in _chunks(source):
+            digest.update(chunk)
+            there.write(chunk)
+        there.flush()
+        os.fsync(there.fileno())
+    return digest.hexdigest()
+
+
+def _chunks(source: Path) -> Iterator[bytes]:
+    try:
+        with source.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise errors.StoreError(f"{source} can't be read back: {error.strerror}") from None
 
 
 def _digest(path: Path, relative: str, meter: Meter, *, fsync: bool) -> File:

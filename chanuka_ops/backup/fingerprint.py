@@ -109,7 +109,12 @@ def take(
             return _UNREAD
         if not selection.has_rows(table.name):
             return _EMPTY  # the dump has the table without its rows
-        if sample is not None and sample.parts > 1 and table.key is not None and _size(connection, table.name) > sample.above_bytes:
+        if (
+            sample is not None
+            and sample.parts > 1
+            and table.key is not None
+            and _size(connection, table.name) > sample.above_bytes
+        ):
             return _in_parts(connection, table, table.key, sample.parts)
         return _whole(connection, table, table.row_hash)
 

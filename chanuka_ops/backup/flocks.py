@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -13,17 +14,24 @@ from pathlib import Path
 from chanuka_ops import context, errors
 from chanuka_ops.backup import rules
 
+WAIT_S = 30.0  # for somebody who renames or writes a small file: past that he is frozen, or his disk is
+_POLL_S = 0.02
+
 
 @contextmanager
 def shared(manifest: Path, backup_id: str) -> Iterator[None]:
-    """Hold a backup's manifest for reading. Errors: `BackupNotFound` where it is deleted at this very moment."""
+    """Hold a backup's manifest for reading.
+
+    Errors: `BackupNotFound` where it is deleted at this very moment; `LockHeld` where that doesn't end.
+    """
     try:
         descriptor = os.open(manifest, os.O_RDONLY)
     except OSError:  # no manifest: nothing that could be restored
         yield
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if not _taken(descriptor, fcntl.LOCK_SH):
+            raise errors.LockHeld(f"backup {backup_id} has been held by somebody who deletes it for {WAIT_S:.0f} s")
         if not manifest.exists():
             raise errors.BackupNotFound(f"backup {backup_id} was deleted just now")
         yield
@@ -77,10 +85,11 @@ def unread(manifest: Path, backup_id: str) -> Iterator[None]:
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Hold a directory's own flock for the block: as long as it takes to write a small file."""
+    """Hold a directory's own flock for the block: as long as it takes to write a small file. Errors: `StoreError`."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not _taken(descriptor, fcntl.LOCK_EX):
+            raise errors.StoreError(f"{directory} has been held by another process for {WAIT_S:.0f} s")
         yield
     finally:
         os.close(descriptor)
@@ -104,12 +113,29 @@ def operation(state_dir: Path, database: str) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "a process of this machine"
             raise errors.LockHeld(
-                f"database {database!r}: another operation is under way: {holder}. Nothing was changed."
+                f"database {database!r}: another operation is under way: {holder}. Nothing was changed.",
+                holder=holder,
             ) from None
         who = context.current()
         since = datetime.now(UTC)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{who.application_name()} (pid {os.getpid()}, {who.actor}, {since:%F %TZ})".encode(), 0)
+        note = f"{who.application_name()} (pid {os.getpid()}, {who.actor}, {since:%F %TZ})"
+        with suppress(OSError):  # on a full disk the lock holds all the same, and what makes room must go on
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, note.encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _taken(descriptor: int, kind: int) -> bool:
+    """Take a lock that others hold for a moment only; False where the moment doesn't end."""
+    ends_s = time.monotonic() + WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > ends_s:
+                return False
+            time.sleep(_POLL_S)
+        else:
+            return True

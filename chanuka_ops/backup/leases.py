@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = ".leases"
 LEASE_S = 300.0
+WRITE = "write"
 _EXCLUSIVE = "exclusive.json"
 _REFRESHES = 5  # so many within a lease's life
 _STANDS_ASIDE_S = 10.0
@@ -118,12 +119,15 @@ class Leases:
 
     @contextmanager
     def shared(self, database: str, backup_id: str, purpose: str) -> Iterator[None]:
-        """Keep others from working on a backup alone. Errors: `LockHeld` naming who does already, `StoreError`."""
+        """Keep others from deleting a backup. Errors: `LockHeld` naming who does already, `StoreError`.
+
+        Who wrote it is done with it once its manifest is there, though he was killed before he gave his lease back.
+        """
         lease = Lease(self._bucket, f"{folder(database, backup_id)}/{uuid.uuid4().hex}.json", purpose)
         lease.put()
         with lease.held():
             deadline = time.monotonic() + _STANDS_ASIDE_S
-            while alone := [other for other in self._alive(lease) if other.key.endswith(f"/{_EXCLUSIVE}")]:
+            while alone := [other for other in self._alive(lease) if self._deletes(other)]:
                 if time.monotonic() > deadline:
                     who = self._holder(alone[0])
                     raise errors.LockHeld(f"backup {backup_id} can't be read now: {who or 'somebody'} has it")
@@ -168,6 +172,12 @@ class Leases:
             and other.key.endswith(".json")
             and (now - other.modified).total_seconds() < LEASE_S
         ]
+
+    def _deletes(self, lease: Object) -> bool:
+        if not lease.key.endswith(f"/{_EXCLUSIVE}"):
+            return False
+        found = self._bucket.read(lease.key)
+        return found is not None and _stated(found[0]).get("purpose") != WRITE
 
     def _holder(self, lease: Object | None) -> str | None:
         found = self._bucket.read(lease.key) if lease is not None else None

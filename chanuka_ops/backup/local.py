@@ -21,7 +21,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -109,15 +109,20 @@ class LocalStore:
         Errors: `BackupNotFound`, `StoreError`.
         """
         directory = self.directory(backup_id)
-        temporary = directory.parent / f".{backup_id}.{STATUS}"  # beside, not inside: there it would be an extra file
+        temporary = _unfinished_status(directory)
         with self._translated("written"), flocks.held(directory):
             try:
                 before = self.status(backup_id)
             except errors.BackupDamaged:
                 before = Status(backup_id=backup_id)
             status = change(before)
-            files.write(temporary, documents.seal(status.model_dump(mode="json")))
-            temporary.replace(directory / STATUS)
+            try:
+                files.write(temporary, documents.seal(status.model_dump(mode="json")))
+                reached(f"local.status:{self.name}")
+                temporary.replace(directory / STATUS)
+            finally:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
             files.fsync(directory)
         return status
 
@@ -126,6 +131,13 @@ class LocalStore:
         directory = self.directory(backup_id)
         with self._translated("read"):
             return files.inventory(directory, label="verify", fsync=False, but=OWN)
+
+    def paths(self, backup_id: str) -> set[str]:
+        """Name a backup's files (manifest and status aside). Errors: `BackupNotFound`, `StoreError`."""
+        directory = self.directory(backup_id)
+        with self._translated("read"):
+            found = files.below(directory, strict=False)
+        return {path.relative_to(directory).as_posix() for path in found} - OWN
 
     def directory(self, backup_id: str) -> Path:
         """Return a backup's directory.
@@ -164,7 +176,7 @@ class LocalStore:
 
         Errors: `BackupNotFound`; `LockHeld` where somebody reads it; `StoreError`.
         """
-        directory = self.directory(backup_id)
+        self.directory(backup_id)
         partials = self.root / _PARTIAL
         with self._translated("written"):
             files.make(partials)
@@ -172,9 +184,11 @@ class LocalStore:
             if lock is None:
                 raise errors.LockHeld(f"backup {backup_id} is being deleted by another process")
             try:
+                directory = self.directory(backup_id)  # again: who deleted it just now held the lock
                 with flocks.unread(directory / MANIFEST, backup_id):
                     directory.rename(partials / backup_id)
                 files.fsync(directory.parent)
+                _unfinished_status(directory).unlink(missing_ok=True)
                 reached(f"local.unlisted:{self.name}")
             finally:
                 flocks.remove(partials / backup_id, lock)
@@ -187,13 +201,19 @@ class LocalStore:
             files.write(partial / STATUS, status)
             files.write(partial / MANIFEST, content)
             reached(f"local.documents:{self.name}")
-            for directory, _, _ in os.walk(partial, topdown=False):
+            for directory, _, _ in os.walk(partial, topdown=False, onerror=files.refuse):
                 files.fsync(Path(directory))
             reached(f"local.synced:{self.name}")
-            partial.rename(self.root / manifest.database / manifest.backup_id)
+            appeared = self.root / manifest.database / manifest.backup_id
+            partial.rename(appeared)
             reached(f"local.renamed:{self.name}")
-            files.fsync(self.root / manifest.database)
-            files.fsync(self.root)
+            try:
+                files.fsync(self.root / manifest.database)
+                files.fsync(self.root)
+            except OSError:  # it might not outlast a power cut: then it is not there at all
+                with suppress(OSError):
+                    appeared.rename(partial)
+                raise
 
     def receive(self, partial: Path, directory: Path, wanted: Iterable[File]) -> None:
         """Copy files from elsewhere, and make them last. Errors: `StoreError`."""
@@ -201,14 +221,15 @@ class LocalStore:
             target = partial / file.path
             with self._translated("written"):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                copied = _copied(directory / file.path, target)
+                copied = files.copied(directory / file.path, target)
             if copied != file.sha256:
                 raise errors.StoreError(f"{target}: what arrived is not what was sent")
 
     def _listed_of(self, directories: Iterable[Path]) -> builtins.list[Listed]:
-        return [self._listed(directory) for directory in directories]
+        return [listed for directory in directories if (listed := self._listed(directory)) is not None]
 
-    def _listed(self, directory: Path) -> Listed:
+    def _listed(self, directory: Path) -> Listed | None:
+        """Return a backup's line; None where it was deleted since its directory was found."""
         database, backup_id = directory.parent.name, directory.name
         try:
             rules.checked_id(backup_id)
@@ -219,6 +240,9 @@ class LocalStore:
                 manifest = documents.opened(content, Manifest, backup_id, MANIFEST)
                 summary = documents.summary(manifest, content)
         except (errors.BackupDamaged, errors.BackupNotFound) as damage:
+            with self._translated("read"):
+                if not directory.exists():
+                    return None
             return documents.damaged(self.name, database, backup_id, str(damage))
         return documents.listed(self.name, status, summary)
 
@@ -235,8 +259,15 @@ class LocalStore:
         except OSError as error:
             raise errors.StoreError(f"the backup store {self.root} can't be read: {error.strerror}") from None
 
+    def sweep(self) -> None:
+        """Remove what killed writers and deleters left. Errors: `StoreError`."""
+        partials = self.root / _PARTIAL
+        with self._translated("written"):
+            if partials.exists():
+                self._sweep(partials)
+
     def _sweep(self, partials: Path) -> None:
-        """Remove what killed writers left: whatever nobody holds the lock of."""
+        """Remove whatever nobody holds the lock of."""
         for backup_id in sorted({found.name.removesuffix(".lock") for found in partials.iterdir()}):
             lock = flocks.exclusive(partials / f"{backup_id}.lock")
             if lock is None:
@@ -282,13 +313,6 @@ def _content(directory: Path, name: str) -> bytes:
         raise errors.BackupDamaged(f"{directory.name}: {name} can't be read: {error.strerror}") from None
 
 
-def _copied(source: Path, target: Path) -> str:
-    """Copy a file, make it last, and return the SHA-256 of what is read."""
-    digest = hashlib.sha256()
-    with source.open("rb") as here, target.open("wb") as there:
-        while chunk := here.read(files.CHUNK):
-            digest.update(chunk)
-            there.write(chunk)
-        there.flush()
-        os.fsync(there.fileno())
-    return digest.hexdigest()
+def _unfinished_status(directory: Path) -> Path:
+    """Return where a backup's next status is written: beside it, for inside it would be an extra file."""
+    return directory.parent / f".{directory.name}.{STATUS}"

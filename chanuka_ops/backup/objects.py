@@ -16,6 +16,7 @@ removes them.
 
 from __future__ import annotations
 
+import builtins
 import io
 import logging
 import random
@@ -29,6 +30,7 @@ from typing import BinaryIO
 from chanuka_ops import errors
 from chanuka_ops.backup import documents, leases, rules, transfers
 from chanuka_ops.backup.answers import Listed
+from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.bucket import Bucket, Object
 from chanuka_ops.backup.documents import MANIFEST, OWN, STATUS
 from chanuka_ops.backup.model import File, Manifest, Status
@@ -76,7 +78,9 @@ class ObjectStore:
         rules.checked_id(backup_id)
         with ExitStack() as stack:
             try:
-                lease = stack.enter_context(self._leases.exclusive(rules.checked_name(database), backup_id, "write"))
+                lease = stack.enter_context(
+                    self._leases.exclusive(rules.checked_name(database), backup_id, leases.WRITE)
+                )
             except errors.LockHeld as held:
                 raise errors.StoreError(str(held)) from None
             folder = f"{database}/{backup_id}"
@@ -132,9 +136,12 @@ class ObjectStore:
     def files(self, backup_id: str) -> dict[str, File | None]:
         """Read every byte of a backup's files (manifest and status aside); None for one that can't be read."""
         folder = self._folder(backup_id, anew=True)
-        own = {f"{folder}/{name}" for name in OWN}
-        objects = [found for found in self._bucket.objects(folder) if found.key not in own]
-        return transfers.digests(self._bucket, folder, objects, jobs=self._jobs, label="verify")
+        return transfers.digests(self._bucket, folder, self._data(folder), jobs=self._jobs, label="verify")
+
+    def paths(self, backup_id: str) -> set[str]:
+        """Name a backup's files (manifest and status aside). Errors: `BackupNotFound`, `StoreError`."""
+        folder = self._folder(backup_id, anew=True)
+        return {found.key.removeprefix(f"{folder}/") for found in self._data(folder)}
 
     def directory(self, backup_id: str) -> Path | None:
         """Return None: the files must be fetched. Errors: `BackupNotFound`, `StoreError`."""
@@ -175,6 +182,7 @@ class ObjectStore:
         folder = f"{database}/{backup_id}"
         with self._leases.exclusive(database, backup_id, "delete"):
             self._bucket.delete([f"{folder}/{MANIFEST}"])
+            reached(f"objects.unlisted:{self.name}")
             self._databases.pop(backup_id, None)
             try:
                 self._bucket.delete([found.key for found in self._bucket.objects(folder)])
@@ -208,6 +216,10 @@ class ObjectStore:
         except (errors.BackupDamaged, errors.BackupNotFound) as damage:
             return documents.damaged(self.name, database, backup_id, str(damage))
         return documents.listed(self.name, status, summary)
+
+    def _data(self, folder: str) -> builtins.list[Object]:
+        own = {f"{folder}/{name}" for name in OWN}
+        return [found for found in self._bucket.objects(folder) if found.key not in own]
 
     def _folder(self, backup_id: str, *, anew: bool = False) -> str:
         return f"{self._database(backup_id, anew=anew)}/{backup_id}"

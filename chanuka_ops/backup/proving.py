@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from chanuka_ops import errors
-from chanuka_ops.backup import comparing, encryption, fetching, rules
+from chanuka_ops.backup import comparing, encryption, fetching, rules, sweeping
 from chanuka_ops.backup import drill as drills
 from chanuka_ops.backup.answers import RUNGS, Comparison, Drilled, Problem, Verified
 from chanuka_ops.backup.boundaries import reached
@@ -59,7 +59,25 @@ def verify(store: Store, backup_id: str) -> Verified:
     )
 
 
-def together(copies: Sequence[Verified]) -> Verified:
+def verify_each(stores: Sequence[Store], backup_id: str, unread: Mapping[str, str]) -> Verified:
+    """Verify every store's copy; a store that fails meanwhile is `unread`, like those that couldn't be asked.
+
+    Errors: `BackupNotFound`; `StoreError` where no copy could be read.
+    """
+    copies: list[Verified] = []
+    unread = dict(unread)
+    for store in stores:
+        try:
+            copies.append(verify(store, backup_id))
+        except errors.StoreError as error:
+            log.warning("%s", error, extra={"event": "store.unread", "store": store.name})
+            unread[store.name] = str(error)
+            if store is stores[-1] and not copies:
+                raise
+    return _together(copies, unread)
+
+
+def _together(copies: Sequence[Verified], unread: Mapping[str, str]) -> Verified:
     """Say of several copies what is said of one: all their bytes, all their problems, the best tier."""
     return Verified(
         backup_id=copies[0].backup_id,
@@ -68,6 +86,7 @@ def together(copies: Sequence[Verified]) -> Verified:
         bytes=sum(copy.bytes for copy in copies),
         seconds=round(sum(copy.seconds for copy in copies), 3),
         problems=tuple(problem for copy in copies for problem in copy.problems),
+        unread=dict(unread),
     )
 
 
@@ -91,7 +110,7 @@ def fetched(
     """Give a copy's files, or `only` those, as pg_restore wants them. Errors: as `BackupService.fetched`."""
     backup = settings.operations.backup
     identities = encryption.identities_of(backup.identity) if manifest.encryption is not None else None
-    into = settings.state_dir / "fetched"
+    into = settings.state_dir / sweeping.FETCHED
     with fetching.fetched(
         store, manifest, identities=identities, into=into, jobs=backup.jobs, only=only, verify=verify
     ) as got:
@@ -221,7 +240,7 @@ def _part(store: Store, manifest: Manifest) -> int:
         return 0
     looks: list[Evidence] = []
     for listed in store.list(manifest.database)[: parts * HISTORY]:
-        if listed.problem is None:
+        with suppress(errors.BackupNotFound, errors.BackupDamaged):  # expired meanwhile, or damaged before
             looks += [look for look in store.status(listed.backup_id).evidence if look.step == "drill"]
     seen = [look.figures.get("part") for look in sorted(looks, key=lambda look: look.at)]
     return comparing.next_part([part for part in seen if isinstance(part, int)], parts)
@@ -232,22 +251,17 @@ def _prove_too(other: Store, manifest: Manifest, store: Store) -> None:
     try:
         if other.manifest(manifest.backup_id) != manifest:
             return
-        look = Evidence(
-            at=datetime.now(UTC), step="drill", passed=True, figures={"the_same_bytes_as_in_store": store.name}
-        )
-        other.change_status(
-            manifest.backup_id,
-            lambda before: rules.after_look(before, look) if before.tier is Tier.VERIFIED else before,
-        )
+        other.change_status(manifest.backup_id, lambda before: rules.proven_beside(before, store.name))
     except (errors.BackupDamaged, errors.BackupNotFound, errors.StoreError) as error:
         log.warning("store %s: %s", other.name, error, extra={"event": "store.unread", "store": other.name})
 
 
 def _rpo_seconds(store: Store, manifest: Manifest) -> float:
-    """Return the age of the newest data that is proven, or would be by this drill."""
+    """Return the age of the newest data that is proven, or would be by this drill; what is dated ahead has no age."""
+    now = datetime.now(UTC)
     proven = [b.created_at for b in store.list(manifest.database) if b.tier == Tier.PROVEN and b.created_at]
-    newest = max([manifest.source.snapshot_at, *proven])
-    return round((datetime.now(UTC) - newest).total_seconds(), 3)
+    newest = max([manifest.source.snapshot_at, *(at for at in proven if at <= now)])
+    return max(0.0, round((now - newest).total_seconds(), 3))
 
 
 def _record_verified(

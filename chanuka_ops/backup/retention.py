@@ -27,10 +27,8 @@ from typing import Final
 
 from chanuka_ops.backup.answers import Expired, Kept, Listed, Retention
 from chanuka_ops.backup.model import Tier
+from chanuka_ops.backup.rules import CLOCK_TOLERANCE
 from chanuka_ops.config import KeepSettings
-
-CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-"""How far the clocks of two machines that share a store may be apart."""
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 

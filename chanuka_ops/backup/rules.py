@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from chanuka_ops import errors
-from chanuka_ops.backup.answers import Catalogue, Freshness, Problem
+from chanuka_ops.backup.answers import Catalogue, Freshness, Listed, Problem
 from chanuka_ops.backup.model import Evidence, File, Status, Tier
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""How far the clocks of two machines that share a store may be apart."""
 
 _ID = re.compile(r"[a-z0-9_]+(?:-[a-z0-9_]+)*-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 # a role's membership as pg_dumpall writes it: GRANT a TO b WITH INHERIT TRUE GRANTED BY "c";
@@ -101,14 +105,45 @@ def after_look(status: Status, look: Evidence) -> Status:
     return status.model_copy(update={"tier": tier, "evidence": (*status.evidence, look)})
 
 
+def proven_beside(before: Status, store: str) -> Status:
+    """Return the status of a copy whose bytes were found to be those of another store's copy that a drill just proved.
+
+    It is as far proved as that look at its bytes goes, and so it has that look's date; nothing was read of it since.
+    """
+    looks = [look for look in before.evidence if look.step == "verify"]
+    if before.tier is not Tier.VERIFIED or not looks or not looks[-1].passed:
+        return before
+    figures = {"the_same_bytes_as_in_store": store}
+    return after_look(before, Evidence(at=looks[-1].at, step="drill", passed=True, figures=figures))
+
+
+def newest(backups: Sequence[Listed], now: datetime) -> Listed | None:
+    """Return the newest backup that can be read.
+
+    One that is dated in the future was taken by a clock that was wrong: it is only the newest where all are.
+    """
+    whole = [backup for backup in backups if backup.problem is None and backup.created_at is not None]
+    past = [backup for backup in whole if backup.created_at and backup.created_at - now <= CLOCK_TOLERANCE]
+    return max(past or whole, key=lambda backup: (backup.created_at, backup.backup_id), default=None)
+
+
 def freshness(found: Catalogue, within: timedelta, now: datetime) -> Freshness:
-    """Judge by the newest *proven* backup; where a store couldn't be listed, what isn't seen may be what is missed."""
-    proven = [b.created_at for b in found.backups if b.tier == Tier.PROVEN and b.created_at]
+    """Judge by the newest *proven* backup; where a store couldn't be listed, what isn't seen may be what is missed.
+
+    One that is dated in the future would be fresh for ever: it doesn't count, and is told of where no other does.
+    """
+    dates = [b.created_at for b in found.backups if b.tier == Tier.PROVEN and b.created_at]
+    proven = [at for at in dates if at - now <= CLOCK_TOLERANCE]
     age = now - max(proven) if proven else None
     if age is not None and age <= within:
         return Freshness(verdict="proven in time", passed=True, age_seconds=age.total_seconds())
     for store, problem in found.problems.items():
         return Freshness(verdict=f"unknown: store {store}: {problem}", passed=False, age_seconds=None)
+    if len(proven) < len(dates):
+        ahead = f"{max(dates):%Y-%m-%d %H:%M} UTC"
+        return Freshness(
+            verdict=f"unknown: a clock is wrong: a proven backup is dated {ahead}", passed=False, age_seconds=None
+        )
     if age is None:
         return Freshness(verdict="no backup was ever proven", passed=False, age_seconds=None)
     return Freshness(verdict="the newest proven backup is too old", passed=False, age_seconds=age.total_seconds())

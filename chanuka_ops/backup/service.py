@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from chanuka_ops import errors
 from chanuka_ops.backup import drill as drills
-from chanuka_ops.backup import flocks, keeping, proving, recovering, stores, taking
+from chanuka_ops.backup import flocks, keeping, proving, recovering, rules, stores, sweeping, taking
 from chanuka_ops.backup.answers import Catalogue, Created, Drilled, Expiry, Listed, Retention, Verified
 from chanuka_ops.backup.extract import Format
 from chanuka_ops.backup.fetching import Fetched
@@ -39,14 +40,14 @@ class BackupService:
         Errors: `ConnectError`, `LockHeld`, `ToolMissing`, `ToolTooOld`, `PermissionDenied` naming the table,
         `ToolFailed`, `StoreError` where no store took it. After any of them nothing new is listed.
         """
-        with flocks.operation(self._settings.state_dir, manager.name):
+        with self._alone(manager.name):
             return taking.create(manager, self._settings, self.stores)
 
     def catalogue(self, database: str | None = None, *, store: str | None = None) -> list[Listed]:
         """List backups, each once, the newest first. Errors: `StoreError` where any store can't be listed whole."""
         found = self.look(database, store=store)
-        for problem in found.problems.values():
-            raise errors.StoreError(problem)
+        if found.problems:
+            raise errors.StoreError(stores.unreadable(found.problems))
         return list(found.backups)
 
     def look(self, database: str | None = None, *, store: str | None = None) -> Catalogue:
@@ -61,9 +62,11 @@ class BackupService:
     def verify(self, backup_id: str, *, store: str | None = None) -> Verified:
         """Read every byte of every copy (or that of one store) against its manifest, and record the outcome.
 
-        A damaged backup is an answer (`problems`), not an error. Errors: `BackupNotFound`, `StoreError`.
+        A damaged backup is an answer (`problems`), not an error; so is a store that can't be read (`unread`).
+        Errors: `BackupNotFound`, `StoreError` where no copy can be read.
         """
-        return proving.together([proving.verify(holder, backup_id) for holder in self._holding(backup_id, store)])
+        holders, unread = stores.holding(stores.chosen(self.stores, store), backup_id)
+        return proving.verify_each(holders, backup_id, unread)
 
     def drill(self, backup_id: str, *, store: str | None = None) -> Drilled:
         """Fetch, restore into a scratch server, compare; lift the tier to `proven` or take it back.
@@ -75,7 +78,7 @@ class BackupService:
         """
         holders = self._holding(backup_id, store)
         manifest = proving.readable_manifest(holders[0], backup_id)
-        with flocks.operation(self._settings.state_dir, manifest.database):
+        with self._alone(manifest.database):
             return proving.drill(holders, manifest, self._settings)
 
     @contextmanager
@@ -134,28 +137,41 @@ class BackupService:
         Errors: `LockHeld` where another operation works on the database's backups.
         """
         policy = self._settings.operations.backup.keep
-        with flocks.operation(self._settings.state_dir, database):
+        with self._alone(database):
             return [keeping.expire(place, database, policy) for place in stores.chosen(self.stores, store)]
 
-    def pin(self, backup_id: str, reason: str | None) -> None:
+    def pin(self, backup_id: str, reason: str | None) -> dict[str, str]:
         """Pin every copy of a backup for a reason, so that it never expires; None unpins it.
+
+        Return by name the stores that couldn't be asked, and why: a copy there is as it was.
+        Errors: `BackupNotFound`, `StoreError`.
+        """
+        holders, unread = stores.holding(self.stores.values(), backup_id)
+        for holder in holders:
+            keeping.pin(holder, backup_id, reason)
+        return unread
+
+    def newest(self, database: str, *, store: str | None = None) -> str:
+        """Return the id of a database's newest whole backup (in one store), passing over what is dated in the future.
 
         Errors: `BackupNotFound`, `StoreError`.
         """
-        for holder in self._holding(backup_id, None):
-            keeping.pin(holder, backup_id, reason)
+        found = self.look(database, store=store)
+        newest = rules.newest(found.backups, datetime.now(UTC))
+        if newest is not None:
+            return newest.backup_id
+        if found.problems:
+            raise errors.StoreError(stores.unreadable(found.problems))
+        where = ", ".join(place.where for place in stores.chosen(self.stores, store))
+        raise errors.BackupNotFound(f"database {database!r} has no backup in {where}")
 
-    def newest(self, database: str) -> str:
-        """Return the id of a database's newest whole backup. Errors: `BackupNotFound`, `StoreError`."""
-        found = self.look(database)
-        for listed in found.backups:
-            if listed.problem is None:
-                return listed.backup_id
-        for problem in found.problems.values():
-            raise errors.StoreError(problem)
-        raise errors.BackupNotFound(
-            f"database {database!r} has no backup in {', '.join(store.where for store in self.stores.values())}"
-        )
+    def holder(self, database: str) -> str | None:
+        """Say which process of this machine works on a database's backups; None where none does."""
+        try:
+            with flocks.operation(self._settings.state_dir, database):
+                return None
+        except errors.LockHeld as held:
+            return held.holder
 
     def family(self, database: str) -> list[str]:
         """Return a database's name and those of its server's other databases that were backed up beside it."""
@@ -163,4 +179,12 @@ class BackupService:
         return [database, *sorted(name for name in found if name.startswith(f"{database}."))]
 
     def _holding(self, backup_id: str, store: str | None) -> list[Store]:
-        return stores.holding(stores.chosen(self.stores, store), backup_id)
+        found, _ = stores.holding(stores.chosen(self.stores, store), backup_id)
+        return found
+
+    @contextmanager
+    def _alone(self, database: str) -> Iterator[None]:
+        """Hold this machine's lock of the database's backups; what killed ones left in clear is removed first."""
+        with flocks.operation(self._settings.state_dir, database):
+            sweeping.sweep(self._settings.state_dir)
+            yield

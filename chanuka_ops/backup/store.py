@@ -72,6 +72,9 @@ class Store(Protocol):
         Errors: `BackupNotFound`, `StoreError` where the store itself can't be read.
         """
 
+    def paths(self, backup_id: str) -> set[str]:
+        """Name a backup's files (manifest and status aside); none is read. Errors: `BackupNotFound`, `StoreError`."""
+
     def directory(self, backup_id: str) -> Path | None:
         """Return where the files lie on this machine; None where they must be fetched. Errors: `BackupNotFound`."""
 

@@ -39,13 +39,13 @@ def chosen(stores: Mapping[str, Store], name: str | None) -> list[Store]:
     return [stores[name]]
 
 
-def holding(stores: Iterable[Store], backup_id: str) -> list[Store]:
-    """Return the stores that hold a backup, in their order.
+def holding(stores: Iterable[Store], backup_id: str) -> tuple[list[Store], dict[str, str]]:
+    """Return the stores that hold a backup, in their order, and by name why others couldn't be asked for it.
 
-    One that can't be read is passed over with a warning as long as another has it.
-    Errors: `BackupNotFound`; `StoreError` where nobody has it and one couldn't be asked.
+    Errors: `BackupNotFound`; `StoreError` where none has it and some couldn't be asked.
     """
-    found, unread = [], []
+    found: list[Store] = []
+    unread: dict[str, str] = {}
     where = []
     for store in stores:
         where.append(store.where)
@@ -54,17 +54,22 @@ def holding(stores: Iterable[Store], backup_id: str) -> list[Store]:
         except errors.BackupNotFound:
             continue
         except errors.StoreError as error:
-            unread.append(error)
-            log.warning("%s", error, extra={"event": "store.unread", "store": store.name})
+            unread[store.name] = str(error)
+            log.warning("store %s: %s", store.name, error, extra={"event": "store.unread", "store": store.name})
             continue
         found.append(store)
     if found:
-        return found
+        return found, unread
     if unread:
-        raise unread[0]
+        raise errors.StoreError(unreadable(unread))
     raise errors.BackupNotFound(
         f"no backup {backup_id} in {', '.join(where)}: `chanuka-ops backup list` shows what there is"
     )
+
+
+def unreadable(problems: Mapping[str, str]) -> str:
+    """Name every store that can't be read, and why."""
+    return "; ".join(f"store {name}: {problem}" for name, problem in problems.items())
 
 
 def look(stores: Iterable[Store], database: str | None) -> Catalogue:
@@ -77,7 +82,7 @@ def look(stores: Iterable[Store], database: str | None) -> Catalogue:
     for store in stores:
         try:
             listed = store.list(database)
-        except errors.StoreError as error:
+        except (errors.StoreError, errors.ConfigurationError) as error:
             problems[store.name] = str(error)
             continue
         for backup in listed:
@@ -87,12 +92,16 @@ def look(stores: Iterable[Store], database: str | None) -> Catalogue:
 
 def _merged(copies: list[Listed]) -> Listed:
     ranks = [str(tier) for tier in Tier]
-    best = max(copies, key=lambda copy: ranks.index(copy.tier) if copy.tier in ranks else -1)  # the first of equals
-    damaged = [f"{copy.store}: {copy.problem}" for copy in copies if copy.problem and copy is not best]
+
+    def worth(copy: Listed) -> tuple[int, bool]:
+        return (ranks.index(copy.tier) if copy.tier in ranks else -1), copy.disproved is None
+
+    best = max(copies, key=worth)  # the first of equals
+    wrong = [(copy.store, copy.problem or copy.disproved) for copy in copies if copy is not best]
     return best.model_copy(
         update={
             "stores": tuple(copy.store for copy in copies),
             "pinned": next((copy.pinned for copy in copies if copy.pinned), None),
-            "copy_problems": tuple(damaged),
+            "copy_problems": tuple(f"{store}: {reason}" for store, reason in wrong if reason),
         }
     )

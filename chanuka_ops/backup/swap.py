@@ -118,7 +118,8 @@ def siblings(target: Target) -> list[Sibling]:
 def sweep(target: Target) -> list[str]:
     """Drop what killed restores into that name left unfinished; return its names.
 
-    Errors: `RefusedError` where one is finished, and only the swap is missing; `DatabaseError`.
+    Errors: `RefusedError` where one is finished, and only the swap is missing; `LockHeld` where somebody works in one;
+    `DatabaseError`.
     """
     swept = []
     for left in siblings(target):
@@ -130,6 +131,13 @@ def sweep(target: Target) -> list[str]:
             )
         if left.mark is None and target.contents(left.name).number:
             continue  # it only has a name like that
+        working = [who for who, _ in target.sessions(left.name)]
+        if working:
+            raise errors.LockHeld(
+                f"database {left.name!r} is being restored at this moment, or its restore was killed just now: pid"
+                f" {working[0].pid} ({working[0].application}) works in it. Try again when that has ended."
+                " Nothing was changed."
+            )
         target.run("restore_drop", name=left.name)
         log.info("dropped what a killed restore left: %s", left.name, extra={"event": "restore.swept"})
         swept.append(left.name)

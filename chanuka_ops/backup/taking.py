@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup import dump, encryption, files, rules
+from chanuka_ops.backup import dump, encryption, files, rules, sweeping
 from chanuka_ops.backup.answers import Created, Placed
 from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.encryption import Recipient
@@ -27,22 +27,23 @@ from chanuka_ops.postgres.binaries import Binaries
 
 log = logging.getLogger(__name__)
 
-STAGING = "staging"
-
 
 @dataclass(slots=True)
 class _Targets:
-    """The stores that still take part, and why the others don't. The last one's failure is the backup's."""
+    """The stores that still take part, and why the others don't. The last one's failure is the backup's.
+
+    A store that isn't configured as it should be has failed like one that is down: there's a backup all the same.
+    """
 
     writers: dict[str, Writer] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def attempt(self, name: str, *, others: bool) -> Iterator[None]:
-        """Leave a store out that fails in the block. Errors: `StoreError` where no other is left."""
+        """Leave a store out that fails in the block. Errors: its own, where no other is left."""
         try:
             yield
-        except errors.StoreError as error:
+        except (errors.StoreError, errors.ConfigurationError) as error:
             self.writers.pop(name, None)
             self.problems[name] = str(error)
             log.warning("store %s: %s", name, error, extra={"event": "store.failed", "store": name})
@@ -61,15 +62,16 @@ def create(manager: ConnectionManager, settings: Settings, stores: Mapping[str, 
     with ExitStack() as stack:
         targets = _opened(stores, manager.name, backup_id, stack)
         plain = recipients is None
-        staging = _staging(targets, settings, backup_id, manager.name, stack, shared=plain)
+        staging = _staging(targets, settings, backup_id, manager.name, stack, shared=plain, name=sweeping.STAGING)
         reached("begun")
-        with operation_lock(manager):  # what follows needs the database no more, and a lost lock must list nothing
+        # what follows needs the database no more, and a lost lock must list nothing
+        with operation_lock(manager), _translated(staging, "written"):
             dumped = dump.dump(manager, tools, backup, staging)
         reached("dumped")
         if recipients is None:
             directory, found = staging, _inventory(staging)
         else:
-            directory = _staging(targets, settings, backup_id, manager.name, stack, shared=True, suffix="-encrypted")
+            directory = _staging(targets, settings, backup_id, manager.name, stack, name=sweeping.STAGING_ENCRYPTED)
             found = list(_encrypted(staging, directory, recipients, backup.jobs))
         reached("hashed")
         for name, writer in list(targets.writers.items()):
@@ -78,7 +80,7 @@ def create(manager: ConnectionManager, settings: Settings, stores: Mapping[str, 
             reached(f"received:{name}")
         manifest = _manifest(
             database=manager.name, backup_id=backup_id, created_at=created_at, tools=tools, settings=backup,
-            dumped=dumped, found=found,
+            dumped=dumped, found=found, seconds=watch.seconds,
         )  # fmt: skip
         placed: list[str] = []
         for name, writer in list(targets.writers.items()):
@@ -101,8 +103,8 @@ def _opened(stores: Mapping[str, Store], database: str, backup_id: str, stack: E
 
 
 def _staging(
-    targets: _Targets, settings: Settings, backup_id: str, database: str, stack: ExitStack, *, shared: bool,
-    suffix: str = "",
+    targets: _Targets, settings: Settings, backup_id: str, database: str, stack: ExitStack, *, name: str,
+    shared: bool = True,
 ) -> Path:  # fmt: skip
     """Return where files are made: in a local store at once if `shared`, which plain text of an encrypted one isn't.
 
@@ -112,23 +114,29 @@ def _staging(
         for writer in targets.writers.values():
             if writer.staging is not None:
                 return writer.staging
-    name = f"{STAGING}{suffix}"
     own = LocalStore(settings.state_dir / name, name)
     return stack.enter_context(own.writing(database, backup_id)).staging
 
 
 def _encrypted(staging: Path, directory: Path, recipients: Sequence[Recipient], jobs: int) -> tuple[File, ...]:
     """Encrypt every file that was made; each plain one is removed as soon as its encrypted one lasts."""
-    paths = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]
+    with _translated(staging, "read back"):
+        paths = sorted(path.relative_to(staging).as_posix() for path in files.below(staging, strict=True))
     return encryption.encrypt_all(staging, paths, directory, recipients, jobs=jobs, delete=True)
 
 
 def _inventory(directory: Path) -> list[File]:
-    try:
+    with _translated(directory, "read back"):
         found = files.inventory(directory, label="hash and fsync", fsync=True)
-    except OSError as error:
-        raise errors.StoreError(f"{directory} can't be read back: {error.strerror}") from None
     return [file for _, file in sorted(found.items()) if file is not None]
+
+
+@contextmanager
+def _translated(directory: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise errors.StoreError(f"{error.filename or directory} can't be {what}: {error.strerror}") from None
 
 
 def _manifest(
@@ -140,13 +148,14 @@ def _manifest(
     settings: BackupSettings,
     dumped: dump.Dumped,
     found: list[File],
+    seconds: float,
 ) -> Manifest:
     who = context.current()
     return Manifest(
         backup_id=backup_id,
         database=database,
         created_at=created_at,
-        seconds=round((datetime.now(UTC) - created_at).total_seconds(), 3),
+        seconds=seconds,
         actor=who.actor,
         run_id=who.run_id,
         tool_version=tools.version,

@@ -110,9 +110,9 @@ class Target:
         wanted = self.settings if name is None else self.settings.with_dbname(name)
         return ConnectionManager(name or self.name, wanted)
 
-    def sessions(self) -> list[tuple[Ended, bool]]:
-        """Return who is in the target, and whether this role may end that session."""
-        rows = self.ask("restore_sessions", name=self.name)
+    def sessions(self, name: str | None = None) -> list[tuple[Ended, bool]]:
+        """Return who is in the target (or another database), and whether this role may end that session."""
+        rows = self.ask("restore_sessions", name=name or self.name)
         return [
             (
                 Ended(pid=r["pid"], role=r["role"], application=r["application"], address=r["address"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from chanuka_ops import errors
 from chanuka_ops.backup import documents, leases, transfers
+from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.bucket import Bucket
 from chanuka_ops.backup.documents import MANIFEST, STATUS
 from chanuka_ops.backup.model import File, Manifest
@@ -44,10 +45,12 @@ class ObjectWriter:
         content, status = documents.first_documents(manifest)
         self._arrived(manifest.files)
         self._bucket.put(f"{self._folder}/{STATUS}", status)
+        reached(f"objects.status:{self._name}")
         self._lease.confirm()  # nobody has swept it
         self._settled = True
         if not self._bucket.create(f"{self._folder}/{MANIFEST}", content):
             raise errors.StoreError(f"{self._folder} is there already: somebody else wrote a backup of that name")
+        reached(f"objects.manifest:{self._name}")
 
     def discard_unless_published(self) -> None:
         """Remove what was sent, if the manifest was never asked to be put; it's swept later where that fails."""

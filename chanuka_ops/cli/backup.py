@@ -82,7 +82,7 @@ def show(face: Face, *, backup_id: str, store: str | None) -> None:
 @_STORE
 @common
 def verify(face: Face, *, backup_id: str, store: str | None) -> int:
-    """Reread every byte of every copy against the manifest; 1 if anything differs."""
+    """Reread every byte of every copy against the manifest; 1 if anything differs, or a store couldn't be read."""
     with face.watched(), BackupOperations.from_store(face.settings(), face.database) as operations:
         verified = operations.verify(backup_id, store=store)
     if face.as_json:
@@ -94,7 +94,9 @@ def verify(face: Face, *, backup_id: str, store: str | None) -> int:
         face.say(
             f"{backup_id}: {verified.files} files, {megabytes(verified.bytes)}, all as written; tier {verified.tier}"
         )
-    return 1 if verified.problems else 0
+    for name, problem in verified.unread.items():
+        face.warn(f"store {name} was not read: {problem}")
+    return 1 if verified.problems or verified.unread else 0
 
 
 @backup.command("drill")
@@ -216,5 +218,5 @@ def _when(at: Any) -> str:
 
 def _remarks(listed: Listed) -> str:
     pinned = [f"pinned: {listed.pinned}"] if listed.pinned else []
-    problem = [listed.problem] if listed.problem else []
+    problem = [reason for reason in (listed.problem, listed.disproved) if reason]
     return "; ".join([*problem, *listed.copy_problems, *pinned])

@@ -167,6 +167,10 @@ class DatabaseSettings(_Addressed):
         return self
 
     def with_dbname(self, dbname: str) -> Self:
-        """Return the same server and role with another database."""
-        url = self.sqlalchemy_url.set(database=dbname).render_as_string(hide_password=False)
-        return self.model_copy(update={"url": SecretStr(url)})
+        """Return the same servers and role with another database."""
+        replicas = tuple(r.model_copy(update={"url": _elsewhere(r, dbname)}) for r in self.replicas)
+        return self.model_copy(update={"url": _elsewhere(self, dbname), "replicas": replicas})
+
+
+def _elsewhere(addressed: _Addressed, dbname: str) -> SecretStr:
+    return SecretStr(addressed.sqlalchemy_url.set(database=dbname).render_as_string(hide_password=False))

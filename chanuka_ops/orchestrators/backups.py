@@ -68,6 +68,9 @@ class BackupOperations:
             if verified.problems:
                 listing = ", ".join(f"{p.store}: {p.file} ({p.kind})" for p in verified.problems[:10])
                 self._tell("backup.damaged", "critical", f"backup {backup_id} is damaged", listing)
+            if verified.unread:
+                listing = ", ".join(f"{name}: {problem}" for name, problem in verified.unread.items())
+                self._tell("verify.incomplete", "warning", f"backup {backup_id} was not read in every store", listing)
         return verified
 
     def drill(self, backup_id: str | None = None, *, store: str | None = None) -> Drilled:

@@ -108,7 +108,8 @@ def backup_said(created: Created) -> str:
 
 def verify_said(verified: Verified) -> str:
     """Say a verification in a line."""
-    return f"{verified.files} files, {megabytes(verified.bytes)} reread: tier {verified.tier}"
+    unread = "".join(f"; not in store {name}: {problem}" for name, problem in verified.unread.items())
+    return f"{verified.files} files, {megabytes(verified.bytes)} reread: tier {verified.tier}{unread}"
 
 
 def drill_said(drill: Drilled) -> str:

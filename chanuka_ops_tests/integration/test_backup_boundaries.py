@@ -1,129 +1,221 @@
-"""Killed at each boundary between steps, and at a hundred moments nobody chose: nothing half done is ever listed."""
+"""Killed at each boundary between steps, and at moments nobody chose: nothing half done is ever listed, nothing is left."""
 
 from __future__ import annotations
 
-import json
 import random
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chanuka_ops.backup.service import BackupService
-from chanuka_ops.config import DatabaseSettings
-from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.backup.model import Tier
+from chanuka_ops.postgres.process import wait_until
 from chanuka_ops_tests.integration.test_backup_killed import assert_nothing_runs
-from chanuka_ops_tests.plugins.backup import Serve
-from chanuka_ops_tests.plugins.processes import url_of
+from chanuka_ops_tests.plugins.site import KILLED, Site, whole
+from chanuka_ops_tests.plugins.keys import IDENTITY, RECIPIENT, SECRET_KEY, SECRET_NAME
+from chanuka_ops_tests.plugins.processes import left_of
+from chanuka_ops_tests.plugins.s3 import ENVIRONMENT, Bucket
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
-LISTED_FROM = {"local.renamed:first", "published:first", "local.renamed:second", "published:second"}
-CREATE = [
+LOCAL = [
     "begun", "dumped", "hashed", "received:first", "received:second", "local.documents:first", "local.synced:first",
     "local.renamed:first", "published:first", "local.documents:second", "local.synced:second", "local.renamed:second",
     "published:second",
 ]  # fmt: skip
-STORES = ("first", "second")
-MOMENTS = 100
-LONGEST_S = 1.5
-
-
-def drive(order: Mapping[str, object], env: Mapping[str, str]) -> int:
-    argv = [sys.executable, "-m", "chanuka_ops_tests.plugins.driver", json.dumps(order)]
-    done = subprocess.run(
-        argv, env=dict(env), cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode != 1, done.stderr
-    return done.returncode
-
-
-@dataclass(frozen=True)
-class Site:
-    """A small database, and two stores below the test's state directory."""
-
-    database: DatabaseSettings
-    state_dir: Path
-    serve: Serve
-    env: dict[str, str]
-
-    def service(self, **options: object) -> BackupService:
-        return self.serve(stores={name: {"url": str(self.state_dir / name)} for name in STORES}, **options)
-
-    def create(self, service: BackupService) -> str:
-        with ConnectionManager("main", self.database) as manager:
-            return service.create(manager).backup_id
-
-    def left(self) -> list[Path]:
-        return [path for name in STORES for path in (self.state_dir / name / ".partial").iterdir()]
+CLOUD = [
+    "dumped", "hashed", "received:first", "received:cloud", "local.renamed:first", "published:first",
+    "objects.status:cloud", "objects.manifest:cloud", "published:cloud",
+]  # fmt: skip
+CLOUD_ONLY = ["dumped", "hashed", "received:cloud", "objects.status:cloud", "objects.manifest:cloud"]
+GONE_WITHIN_S = 10.0
+POLICY = {"last": 1, "minimum": 1}
 
 
 @pytest.fixture
-def site(base_environment: dict[str, str], small: DatabaseSettings, state_dir: Path, serve: Serve) -> Site:
-    stores = ", ".join(f'{name} = {{ url = "{state_dir / name}" }}' for name in STORES)
-    env = {
-        **base_environment,
-        "DATABASE_URL": url_of(small),
-        "CHANUKA__OPERATIONS__BACKUP__STORES": f"{{ {stores} }}",
-    }
-    return Site(small, state_dir, serve, env)
+def beside(site: Site, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """The same site with a local store and one in a bucket, its backups encrypted."""
+    monkeypatch.setenv(SECRET_NAME, SECRET_KEY)
+    yield replace(
+        site,
+        environment={**site.environment, **ENVIRONMENT, SECRET_NAME: SECRET_KEY},
+        options={
+            "stores": {
+                "first": {"url": str(site.state_dir / "first")},
+                "cloud": s3.settings().model_dump(mode="json", exclude_none=True),
+            },
+            "recipients": [RECIPIENT],
+            "identity": IDENTITY,
+        },
+    )
 
 
-def whole(service: BackupService) -> list[str]:
-    """Every listed backup, each byte of each copy of it read against its manifest."""
-    found = service.catalogue()
-    for backup in found:
-        assert backup.problem is None
-        assert not backup.copy_problems
-        assert service.verify(backup.backup_id).problems == ()
-    return [backup.backup_id for backup in found]
+def in_the_bucket(site: Site) -> Site:
+    """The same with the bucket alone: what is to be sent is made below the state directory."""
+    return replace(site, options={**site.options, "stores": {"cloud": site.stores["cloud"]}})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("boundary", CREATE)
-def test_a_backup_killed_at_a_boundary(boundary: str, site: Site) -> None:
-    assert drive({"verb": "create", "boundary": boundary}, site.env) == -signal.SIGKILL
+def in_clear(directory: Path) -> list[Path]:
+    """Every file of a dump that lies there in clear: tables of contents, globals, rows."""
+    signs = (b"PGDMP", b"CREATE ROLE", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd")
+    return [
+        path
+        for path in directory.rglob("*")
+        if path.is_file() and any(sign in path.read_bytes()[:4096] for sign in signs)
+    ]
+
+
+def assert_all_ended(site: Site) -> None:
     assert_nothing_runs(site.database)
+    assert wait_until(lambda: not left_of(site.state_dir), timeout_s=GONE_WITHIN_S), left_of(site.state_dir)
+
+
+@pytest.mark.parametrize("boundary", LOCAL)
+def test_a_backup_killed_at_a_boundary(boundary: str, site: Site) -> None:
+    site.kill_at(boundary, "create")
+    assert_all_ended(site)
     service = site.service()
     before = whole(service)
-    assert len(before) == (1 if boundary in LISTED_FROM else 0), "the previous state, or a complete new backup"
+    listed_from = LOCAL.index("local.renamed:first")
+    assert len(before) == (LOCAL.index(boundary) >= listed_from), "the previous state, or a complete new backup"
     assert whole(service) == before
     created = site.create(service)
     assert whole(service) == [created, *before]
     assert site.left() == [], "the next one sweeps what was left"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("boundary", ["fetched", "restored", "expiring:", "local.unlisted:first"])
-def test_a_drill_and_an_expiry_killed_at_a_boundary(boundary: str, site: Site) -> None:
-    service = site.service(keep={"last": 1, "minimum": 1})
-    old, new = site.create(service), site.create(service)
-    verb = "drill" if boundary in {"fetched", "restored"} else "expire"
-    at = f"{boundary}{old}" if boundary.endswith(":") else boundary
-    env = {**site.env, "CHANUKA__OPERATIONS__BACKUP__KEEP": "{ last = 1, minimum = 1 }"}
-    assert drive({"verb": verb, "id": new, "boundary": at}, env) == -signal.SIGKILL
-    assert new in whole(service)
-    assert {backup.tier for backup in service.catalogue()} <= {"taken", "verified"}, "nothing was proven"
-    if verb == "expire":
-        assert [item.problem for item in service.expire("main")] == [None, None], "the next one finishes it"
-        assert whole(service) == [new]
-    assert service.drill(new).proven
+@pytest.mark.parametrize("boundary", CLOUD)
+def test_an_encrypted_backup_for_two_kinds_of_stores_killed_at_a_boundary(boundary: str, beside: Site) -> None:
+    beside.kill_at(boundary, "create")
+    assert_all_ended(beside)
+    assert bool(in_clear(beside.state_dir)) == (boundary == "dumped"), "each plain file goes when its encrypted one lasts"
+    service = beside.service()
+    before = whole(service)
+    assert len(before) == (CLOUD.index(boundary) >= CLOUD.index("local.renamed:first"))
+    in_both = CLOUD.index(boundary) >= CLOUD.index("objects.manifest:cloud")
+    assert [listed.stores for listed in service.catalogue()] == [("first", "cloud") if in_both else ("first",)] * len(before)
+    created = beside.create(service)
+    assert whole(service) == [created, *before]
+    assert service.catalogue()[0].stores == ("first", "cloud")
+    assert beside.left() == []
+    assert in_clear(beside.state_dir) == []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_hundred_moments_nobody_chose(site: Site) -> None:
-    chosen = random.Random(4)
-    delays_s = [round(chosen.uniform(0.0, LONGEST_S), 3) for _ in range(MOMENTS)]
-    drive({"verb": "create", "delays_s": delays_s}, site.env)
-    assert_nothing_runs(site.database)
+@pytest.mark.parametrize("boundary", CLOUD_ONLY)
+def test_an_encrypted_backup_for_a_bucket_killed_at_a_boundary(boundary: str, beside: Site) -> None:
+    site = in_the_bucket(beside)
+    site.kill_at(boundary, "create")
+    assert_all_ended(site)
     service = site.service()
     before = whole(service)
-    assert 0 < len(before) <= MOMENTS, "some were quick enough, and some were killed before"
+    assert len(before) == (boundary == "objects.manifest:cloud")
     created = site.create(service)
     assert whole(service) == [created, *before]
+    assert site.left() == []
+    assert in_clear(site.state_dir) == []
+
+
+@pytest.mark.parametrize("verb", ["a plain backup", "drill", "expire"])
+def test_whatever_runs_next_removes_what_a_killed_backup_left_in_clear(verb: str, beside: Site) -> None:
+    service = beside.service()
+    other = beside.create(service)
+    beside.kill_at("dumped", "create")
+    assert in_clear(beside.state_dir)
+    if verb == "drill":
+        assert service.drill(other).proven
+    elif verb == "expire":
+        service.expire("main")
+    else:
+        beside.create(replace(beside, options={"stores": beside.stores}).service())
+    assert not in_clear(beside.state_dir / "staging")
+
+
+@pytest.mark.parametrize("boundary", ["fetched", "restored", "local.status:first"])
+def test_a_drill_killed_at_a_boundary(boundary: str, site: Site) -> None:
+    service = site.service()
+    created = site.create(service)
+    site.kill_at(boundary, "drill", created)
+    assert_all_ended(site)
+    assert whole(service) == [created]
+    assert service.catalogue()[0].tier == Tier.VERIFIED, "nothing was proven"
+    assert service.drill(created).proven
+    assert site.left() == []
+
+
+@pytest.mark.parametrize("boundary", ["fetched", "restored"])
+def test_a_drill_of_a_bucket_killed_at_a_boundary(boundary: str, beside: Site) -> None:
+    site = in_the_bucket(beside)
+    service = site.service()
+    created = site.create(service)
+    site.kill_at(boundary, "drill", created)
+    assert_all_ended(site)
+    assert in_clear(site.state_dir / "fetched")
+    assert service.catalogue()[0].tier == Tier.VERIFIED
+    assert service.drill(created).proven
+    assert site.left() == []
+    assert in_clear(site.state_dir) == []
+
+
+@pytest.mark.parametrize("boundary", ["expiring:", "local.unlisted:first", "objects.unlisted:cloud"])
+def test_an_expiry_killed_at_a_boundary(boundary: str, beside: Site) -> None:
+    site = replace(beside, options={**beside.options, "keep": POLICY})
+    service = site.service()
+    old, new = site.create(service), site.create(service)
+    site.kill_at(f"{boundary}{old}" if boundary.endswith(":") else boundary, "expire")
+    assert whole(service)[0] == new
+    stores = {listed.backup_id: listed.stores for listed in service.catalogue()}
+    gone = {"local.unlisted:first": ("cloud",), "objects.unlisted:cloud": None}.get(boundary, ("first", "cloud"))
+    assert stores.get(old) == gone, "whole where it was not deleted yet, and gone where it was"
+    assert [item.problem for item in service.expire("main")] == [None, None], "the next one finishes it"
+    assert whole(service) == [new]
+    site.create(service)
+    assert site.left() == []
+
+
+def delays(number: int, longest_s: float, seed: int) -> list[float]:
+    chosen = random.Random(seed)
+    return [round(chosen.uniform(0.0, longest_s), 3) for _ in range(number)]
+
+
+@pytest.mark.timeout(300)
+def test_a_hundred_moments_nobody_chose(site: Site) -> None:
+    statuses = [site.drive("create", kill_after_s=delay_s).status for delay_s in delays(100, 0.9, seed=4)]
+    assert_all_ended(site)
+    service = site.service()
+    before = whole(service)
+    assert 0 < statuses.count(KILLED) < 100, "some were quick enough, and some were killed before"
+    assert statuses.count(0) <= len(before) <= 100
+    created = site.create(service)
+    assert whole(service) == [created, *before]
+    assert site.left() == []
+
+
+@pytest.mark.timeout(200)
+def test_moments_nobody_chose_of_encrypted_backups_for_a_bucket_too(beside: Site) -> None:
+    statuses = [beside.drive("create", kill_after_s=delay_s).status for delay_s in delays(40, 1.2, seed=5)]
+    assert_all_ended(beside)
+    service = beside.service()
+    before = whole(service)
+    assert 0 < statuses.count(KILLED) < 40
+    assert statuses.count(0) <= len(before)
+    created = beside.create(service)
+    assert whole(service) == [created, *before]
+    assert beside.left() == []
+    assert in_clear(beside.state_dir) == []
+
+
+@pytest.mark.timeout(200)
+def test_moments_nobody_chose_of_drills(beside: Site) -> None:
+    site = in_the_bucket(beside)
+    service = site.service()
+    created = site.create(service)
+    for delay_s in delays(15, 3.0, seed=6):
+        site.drive("drill", created, kill_after_s=delay_s)
+        status = service.store.status(created)
+        looks = [look for look in status.evidence if look.step == "drill"]
+        assert (status.tier is Tier.PROVEN) == bool(looks)
+        assert all(look.passed for look in looks), "a drill that was killed says nothing of the backup"
+    assert_all_ended(site)
+    assert service.drill(created).proven
     assert site.left() == []

@@ -17,6 +17,7 @@ import pytest
 from chanuka_ops import context, errors
 from chanuka_ops.backup import compression, dump, picking
 from chanuka_ops.backup import fingerprint as fingerprints
+from chanuka_ops.backup import globals as server_globals
 from chanuka_ops.backup.dump import Dumped
 from chanuka_ops.config import BackupSettings, DatabaseSettings, TimeoutSettings
 from chanuka_ops.db.manager import ConnectionManager
@@ -179,7 +180,7 @@ def test_of_two_failures_within_one_look_the_first_is_told(
     monkeypatch.setattr(dump._FirstComplaint, "hear", hear)
     monkeypatch.setattr(fingerprints, "take", fails)
     monkeypatch.setattr(dump, "pg_dump", lambda _: (["/bin/sh", "-c", script], None))
-    monkeypatch.setattr(dump.server_globals, "commands", lambda *_: ())
+    monkeypatch.setattr(server_globals, "commands", lambda *_: ())
     monkeypatch.setattr(process, "MEANWHILE_S", 5)
     with pytest.raises(errors.ChanukaError) as failure:
         take(small)

@@ -326,6 +326,20 @@ def test_a_name_that_somebody_took_meanwhile(plain: Backup, spot: Spot, at: At) 
     assert len(spot.databases()) == 2
 
 
+def test_a_sibling_that_somebody_works_in_is_not_dropped(plain: Backup, spot: Spot) -> None:
+    running = Spot(spot.server, f"{spot.name}_restore_0a1b2c3d")
+    running.make()
+    mark = {"backup_id": "x", "into": spot.name, "state": "unfinished", "at": "2026-01-01T00:00:00Z"}
+    spot.run(f"comment on database {running.name} is 'chanuka-ops restore: {json.dumps(mark)}'")
+    with connect(running.database) as session:
+        with pytest.raises(errors.LockHeld, match=f"pid {session.info.backend_pid} "):
+            plain.into(spot.database)
+        assert running.name in spot.databases()
+    inside = f"select 1 from pg_stat_activity where datname = '{running.name}'"
+    assert wait_until(lambda: not scalars(spot.server.settings("template1"), inside), timeout_s=5)
+    assert plain.into(spot.database).warnings == (f"dropped what a killed restore had left: {running.name}",)
+
+
 def test_databases_that_only_look_like_leftovers_are_not_touched(plain: Backup, spot: Spot) -> None:
     full, empty, marked = (
         Spot(spot.server, f"{spot.name}_restore_{tail}") for tail in ("0a1b2c3d", "test", "0badcafe")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chanuka_ops.backup import comparing, rules
-from chanuka_ops.backup.model import Fingerprint, SequenceState, TableContent
+from chanuka_ops.backup.model import ROW_TEXT, Fingerprint, Part, SequenceState, TableContent
 
 
 def state(
@@ -167,3 +169,104 @@ def test_a_schema_hash_depends_on_names_and_definitions_and_not_on_order() -> No
         len({rules.schema_hash(objects) for objects in ({}, {"a": "1"}, {"a": "2"}, {"b": "1"}, {"a": "1", "b": ""})})
         == 5
     )
+
+
+def test_without_owners_only_definitions_are_compared_and_default_privileges_not_at_all() -> None:
+    source = changed(objects={"relation public.a": "bb:11", "view public.v": "cc", "default privileges a public r": ""})
+    copy = changed(objects={"relation public.a": "bb:22", "view public.v": "cc"})
+    assert comparing.compare(source, copy, same_major=True, rights=False).equal
+    told = comparing.compare(source, copy, same_major=True).structure_problems
+    assert [(m.object, m.source, m.restored) for m in told] == [
+        ("relation public.a", "owner and grants 11", "owner and grants 22"),
+        ("default privileges a public r", "present", "missing"),
+    ]
+    other = changed(objects={"relation public.a": "b0:11", "view public.v": "cc"})
+    assert not comparing.compare(source, other, same_major=True, rights=False).equal
+
+
+def test_what_a_filter_did_not_ask_for_is_a_warning() -> None:
+    copy = changed(objects={**SOURCE.objects, "schema public": "ee"})
+    assert not comparing.compare(SOURCE, copy, same_major=True).equal
+    found = comparing.compare(SOURCE, copy, same_major=True, filtered=True)
+    assert found.equal
+    assert found.warnings == ("beyond the filter: schema public",)
+    lacking = changed(objects={})
+    assert len(comparing.compare(SOURCE, lacking, same_major=True, filtered=True).structure_problems) == 2
+
+
+def test_a_fingerprint_of_the_first_algorithm_compares_objects_by_name_and_only_the_kinds_it_knew() -> None:
+    first = changed(algorithm=ROW_TEXT)
+    copy = changed(objects={"index public.i": "a9:77", "relation public.a": "bb:1", "event trigger e": "dd"})
+    found = comparing.compare(first, copy, same_major=True)
+    assert found.equal
+    assert "first algorithm" in found.warnings[0]
+    more = copy.model_copy(update={"objects": {**copy.objects, "view public.v": "dd"}})
+    assert [m.object for m in comparing.compare(first, more, same_major=True).structure_problems] == ["view public.v"]
+
+
+def test_another_version_of_a_collation_is_a_warning() -> None:
+    source = changed(collations={"default": "c 2.36", "de": "i 153.14"})
+    copy = changed(collations={"default": "c 2.41"})
+    found = comparing.compare(source, copy, same_major=True)
+    assert found.equal
+    assert [warning.partition(" at the source")[0] for warning in found.warnings] == [
+        "collation default: version c 2.36",
+        "collation de: version i 153.14",
+    ]
+    assert "2.41 in the copy" in found.warnings[0]
+    assert comparing.compare(source, source, same_major=True).warnings == ()
+
+
+UNREAD = TableContent(rows=None, hash=None)
+
+
+def test_a_fingerprint_of_the_structure_proves_no_content() -> None:
+    structure = changed(tables=dict.fromkeys(TABLES, UNREAD), large_objects=UNREAD)
+    found = comparing.compare(structure, structure, same_major=True)
+    assert found.equal
+    assert (found.has_content, found.coverage, found.rows_compared, found.tables) == (False, 0.0, 0, {})
+    lost = structure.model_copy(update={"tables": {"public.a": UNREAD}})
+    (mismatch,) = comparing.compare(structure, lost, same_major=True).mismatches
+    assert (mismatch.object, mismatch.source, mismatch.restored) == ("public.b", "a table", "no such table")
+
+
+PARTED = TableContent(
+    rows=30, hash="60", key="k", parts=(Part(rows=12, hash="10"), Part(rows=8, hash="20"), Part(rows=10, hash="30"))
+)
+
+
+def read(part: Part, rows: int = 30) -> Fingerprint:
+    """A copy of which one part was read."""
+    return changed(tables={**TABLES, "public.p": TableContent(rows=rows, hash=None, key="k", parts=(part,))})
+
+
+@pytest.mark.parametrize(
+    ("copy", "said"),
+    [
+        (read(Part(rows=8, hash="20")), None),
+        (read(Part(rows=8, hash="21")), ("part 1 of 3: content hash 20", "part 1 of 3: content hash 21")),
+        (read(Part(rows=9, hash="20")), ("part 1 of 3: 8 rows", "part 1 of 3: 9 rows")),
+        (read(Part(rows=8, hash="20"), rows=31), ("30 rows", "31 rows")),
+        (changed(tables={**TABLES, "public.p": TableContent(rows=30, hash="60")}), None),
+        (
+            changed(tables={**TABLES, "public.p": TableContent(rows=30, hash="61")}),
+            ("content hash 60", "content hash 61"),
+        ),
+    ],
+)
+def test_one_part_of_a_table_is_compared(copy: Fingerprint, said: tuple[str, str] | None) -> None:
+    source = changed(tables={**TABLES, "public.p": PARTED})
+    found = comparing.compare(source, copy, same_major=True, part=1)
+    assert [(m.source, m.restored) for m in found.mismatches] == ([] if said is None else [said])
+    assert (found.rows_compared, found.coverage, found.part) == (12, 12 / 34, 1)
+
+
+@given(parts=st.integers(1, 60), before=st.lists(st.integers(0, 100), max_size=100))
+def test_as_many_drills_as_parts_cover_all_whatever_came_before(parts: int, before: list[int]) -> None:
+    seen = list(before)
+    chosen = []
+    for _ in range(parts):
+        chosen.append(comparing.next_part(seen, parts))
+        seen.append(chosen[-1])
+    assert sorted(chosen) == list(range(parts))
+    assert comparing.next_part(seen, parts) == chosen[0]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from chanuka_ops.backup import documents, retention
 from chanuka_ops.backup.answers import Listed, Retention
 from chanuka_ops.backup.model import Evidence, Status, Tier
-from chanuka_ops.backup.retention import CLOCK_TOLERANCE, decide
+from chanuka_ops.backup.retention import decide
+from chanuka_ops.backup.rules import CLOCK_TOLERANCE
 from chanuka_ops.config import KeepSettings
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
