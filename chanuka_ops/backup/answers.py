@@ -170,13 +170,14 @@ class Drilled(Document):
         return (*self.mismatches, *self.structure_problems, *(item for problems in found for item in problems))
 
     def failure(self) -> str:
-        """Say what differs, the first ten of it."""
+        """Say what differs, the first ten of it; where nothing does, what was not looked at."""
         damaged = [f"{problem.store}: {problem.file} ({problem.kind})" for problem in self.problems]
         differing = [
             f"{item.object}: {item.source} at the source, {item.restored} in the restored copy"
             for item in self.differing
         ]
-        return "; ".join((damaged + differing)[:10])
+        unseen = ", ".join(rung for rung in REQUIRED_RUNGS if self.ladder.get(rung) is None)
+        return "; ".join((damaged + differing)[:10]) or f"not compared: {unseen}"
 
 
 class Kept(Document):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chanuka_ops.backup.answers import Comparison, Mismatch
-from chanuka_ops.backup.model import ROW_TEXT, Fingerprint, SequenceState, TableContent
+from chanuka_ops.backup.model import ROW_TEXT, Fingerprint, Part, SequenceState, TableContent
 
 # kinds of objects that the first algorithm's fingerprints hold: of the others they say nothing
 _FIRST_KINDS = (
@@ -111,19 +111,18 @@ def _difference(content: TableContent, copy: TableContent | None, part: int | No
         return None
     if copy.rows != content.rows:
         return _rows(content), _rows(copy)
-    if content.parts and part is not None and copy.hash is None:
-        theirs, ours = content.parts[part], copy.parts[0] if copy.parts else None
+    if content.parts and part is not None and copy.parts:
         which = f"part {part} of {len(content.parts)}: "
-        if ours is None or ours.rows != theirs.rows:
-            return f"{which}{theirs.rows} rows", f"{which}{ours.rows if ours else 0} rows"
-        content_hash, copy_hash = theirs.hash, ours.hash
-    else:
-        which, content_hash, copy_hash = "", content.hash or "", copy.hash or ""
-    return (
-        None
-        if content_hash == copy_hash
-        else (f"{which}content hash {content_hash}", f"{which}content hash {copy_hash}")
-    )
+        return _hash_difference(content.parts[part], copy.parts[0], which)
+    return _hash_difference(content, copy, "")
+
+
+def _hash_difference(source: TableContent | Part, copy: TableContent | Part, which: str) -> tuple[str, str] | None:
+    if copy.rows != source.rows:
+        return f"{which}{source.rows} rows", f"{which}{copy.rows} rows"
+    if copy.hash != source.hash:
+        return f"{which}content hash {source.hash}", f"{which}content hash {copy.hash}"
+    return None
 
 
 def _sequence_mismatches(source: Fingerprint, restored: Fingerprint) -> list[Mismatch]:

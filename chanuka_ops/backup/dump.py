@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,9 @@ from chanuka_ops.backup import fingerprint as fingerprints
 from chanuka_ops.backup import globals as server_globals
 from chanuka_ops.backup.beside import Beside, GoOn, beside
 from chanuka_ops.backup.compression import Compression
+from chanuka_ops.backup.files import Begun
 from chanuka_ops.backup.fingerprint import Sample
+from chanuka_ops.backup.following import Follower
 from chanuka_ops.backup.model import Filters, Fingerprint, Source
 from chanuka_ops.backup.selection import Resolved
 from chanuka_ops.backup.watching import Watch
@@ -52,6 +54,8 @@ class Dumped:
     fingerprint: Fingerprint
     compression: Compression
     filters: Filters | None
+    begun: Mapping[Path, Begun]
+    """The hashes of large files, as far as they were read while they were written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +119,11 @@ def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, 
         )
         chosen = order.resolved.selection
         before = fingerprints.sequences(connection, chosen)
-        seen = _side_by_side(connection, order)
+        with _followed(order) as begun:
+            seen = _side_by_side(connection, order)
         seen = fingerprints.with_sequences(seen, before, fingerprints.sequences(connection, chosen))
     filters = None if settings.filter.keeps_all else Filters(**settings.filter.model_dump())
-    return Dumped(source, seen, packed, filters)
+    return Dumped(source, seen, packed, filters, begun)
 
 
 def _side_by_side(connection: Connection, order: Order) -> Fingerprint:
@@ -158,6 +163,16 @@ def _side_by_side(connection: Connection, order: Order) -> Fingerprint:
             _raise_if_earlier(fingerprint, complaint)
             raise _explained(failure) from None
         return fingerprint.result(ends_s=order.ends_s)
+
+
+@contextmanager
+def _followed(order: Order) -> Iterator[Mapping[Path, Begun]]:
+    """Hash the files as they are written; where they'll be encrypted, their hashes are of no use."""
+    if order.settings.recipients:
+        yield {}
+        return
+    with Follower(order.directory / DUMP) as follower:
+        yield follower.begun
 
 
 @contextmanager

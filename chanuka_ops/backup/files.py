@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from chanuka_ops import errors
 from chanuka_ops.backup.model import File
 from chanuka_ops.backup.parallel import Meter, on_each
 from chanuka_ops.durable import fsync, make, write
 
-__all__ = ["CHUNK", "below", "content", "copied", "fsync", "inventory", "make", "refuse", "write"]
+__all__ = ["CHUNK", "Begun", "below", "content", "copied", "fsync", "inventory", "make", "refuse", "write"]
 
 CHUNK = 1 << 20
-THREADS = min(
-    4, os.cpu_count() or 1
-)  # SHA-256 of one is slower than most disks, and with more a spinning one only seeks
+# SHA-256 of one file is slower than most disks, and with many at a time a spinning one only seeks
+THREADS = min(4, os.cpu_count() or 1)
 
 
-def inventory(directory: Path, *, label: str, fsync: bool, but: Collection[str] = ()) -> dict[str, File | None]:
+@dataclass(slots=True)
+class Begun:
+    """The hash of a file's first `offset` bytes, of which none changes any more."""
+
+    offset: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)  # hashlib's type has no name
+
+
+def inventory(
+    directory: Path, *, label: str, fsync: bool, but: Collection[str] = (), begun: Mapping[Path, Begun] | None = None
+) -> dict[str, File | None]:
     """Read every file below a directory, but those named, and return its size and SHA-256 by relative path.
 
-    Several are read at a time, the largest first. One that can't be read is None; with `fsync`, where each is also made
-    to last, that's an `OSError`.
+    Several are read at a time, the largest first; where a file's hash was `begun`, only the rest of it. One that can't
+    be read is None; with `fsync`, where each is also made to last, that's an `OSError`.
     """
+    known = begun or {}
     paths = below(directory, strict=fsync)
     left_out = {directory / name for name in but}
     sizes = {path: path.lstat().st_size for path in paths if path not in left_out}
 
     def look(path: Path, meter: Meter) -> File | None:
         try:
-            return _digest(path, path.relative_to(directory).as_posix(), meter, fsync=fsync)
+            relative = path.relative_to(directory).as_posix()
+            return _digest(path, relative, meter, known.get(path), fsync=fsync)
         except OSError:
             if fsync:
                 raise
@@ -89,11 +101,14 @@ def _chunks(source: Path) -> Iterator[bytes]:
         raise errors.StoreError(f"{source} can't be read back: {error.strerror}") from None
 
 
-def _digest(path: Path, relative: str, meter: Meter, *, fsync: bool) -> File:
+def _digest(path: Path, relative: str, meter: Meter, begun: Begun | None, *, fsync: bool) -> File:
     if path.is_symlink() or not path.is_file():
         raise OSError(f"{path} is not a regular file")
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
+        if begun is not None and begun.offset <= os.fstat(file.fileno()).st_size:
+            digest = begun.digest.copy()
+            meter.add(file.seek(begun.offset))
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             meter.add(len(chunk))

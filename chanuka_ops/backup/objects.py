@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chanuka_ops import errors
-from chanuka_ops.backup import documents, leases, rules, transfers
+from chanuka_ops.backup import documents, leases, parallel, rules, transfers
 from chanuka_ops.backup.answers import Listed
 from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.bucket import Bucket, Object
@@ -99,7 +99,7 @@ class ObjectStore:
         """
         found = _by_backup(self._bucket.objects(database))
         whole = [(home, backup_id) for (home, backup_id), names in found.items() if MANIFEST in names]
-        answers = transfers.parallel(
+        answers = parallel.on_each(
             whole, lambda one, _: self._listed(*one, found[one][MANIFEST].bytes), jobs=LOOKS_AT_ONCE
         )
         return documents.newest_first(answer for answer in answers if answer is not None)

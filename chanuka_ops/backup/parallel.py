@@ -40,16 +40,19 @@ class Meter:
 
 
 def on_each(
-    items: Sequence[_T], work: Callable[[_T, Meter], _R], *, jobs: int, label: str, total_bytes: int
+    items: Sequence[_T], work: Callable[[_T, Meter], _R], *, jobs: int, label: str | None = None, total_bytes: int = 0
 ) -> list[_R]:
     """Do the work on each item, `jobs` at a time, and return what it made of them, in their order.
 
-    The work adds the bytes of each chunk to the meter. At the first failure the others end, and it is raised; when
-    this returns or raises, no thread is left.
+    The work adds the bytes of each chunk to the meter, and with a label they are reported. At the first failure the
+    others end, and it is raised; when this returns or raises, no thread is left.
     """
     meter = Meter()
-    context.progress(label, 0, total_bytes, "bytes")
-    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix=f"chanuka-{label}") as pool:
+    if label is not None:
+        context.progress(label, 0, total_bytes, "bytes")
+    with ThreadPoolExecutor(
+        max_workers=max(1, min(jobs, len(items))), thread_name_prefix=f"chanuka-{label or 'files'}"
+    ) as pool:
         try:
             futures = [pool.submit(contextvars.copy_context().run, work, item, meter) for item in items]
             waiting: set[Future[_R]] = set(futures)
@@ -57,7 +60,8 @@ def on_each(
                 ended, waiting = wait(waiting, timeout=REPORT_S, return_when=FIRST_EXCEPTION)
                 for future in ended:
                     future.result()
-                context.progress(label, meter.done, max(total_bytes, meter.done), "bytes")
+                if label is not None:
+                    context.progress(label, meter.done, max(total_bytes, meter.done), "bytes")
         finally:
             meter.stop()
             pool.shutdown(cancel_futures=True)

@@ -26,8 +26,21 @@ def new_id(database: str, now: datetime, random_hex: str) -> str:
     >>> new_id("main", datetime(2026, 11, 22, 17, 5, 9, tzinfo=UTC), "0a1b2c")
     'main-20261122T170509Z-0a1b2c'
     """
-    slug = re.sub(r"[^a-z0-9_]+", "-", database.lower()).strip("-") or "db"
-    return f"{slug}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{random_hex}"
+    return f"{slug(database)}-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{random_hex}"
+
+
+def slug(database: str) -> str:
+    """Write a database's name as an id holds it; two names can be written alike."""
+    return re.sub(r"[^a-z0-9_]+", "-", database.lower()).strip("-") or "db"
+
+
+def slug_of(backup_id: str) -> str:
+    """Return which database an id is named for.
+
+    >>> slug_of(new_id("main.Sales Data", datetime(2026, 11, 22, tzinfo=UTC), "0a1b2c"))
+    'main-sales-data'
+    """
+    return backup_id.rsplit("-", 2)[0]
 
 
 def checked_id(backup_id: str) -> str:

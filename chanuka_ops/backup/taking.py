@@ -15,6 +15,7 @@ from chanuka_ops.backup import dump, encryption, files, rules, sweeping
 from chanuka_ops.backup.answers import Created, Placed
 from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.encryption import Recipient
+from chanuka_ops.backup.files import Begun
 from chanuka_ops.backup.local import LocalStore
 from chanuka_ops.backup.model import Encryption, File, Manifest, Tier
 from chanuka_ops.backup.store import Store, Writer
@@ -69,7 +70,7 @@ def create(manager: ConnectionManager, settings: Settings, stores: Mapping[str, 
             dumped = dump.dump(manager, tools, backup, staging)
         reached("dumped")
         if recipients is None:
-            directory, found = staging, _inventory(staging)
+            directory, found = staging, _inventory(staging, dumped.begun)
         else:
             directory = _staging(targets, settings, backup_id, manager.name, stack, name=sweeping.STAGING_ENCRYPTED)
             found = list(_encrypted(staging, directory, recipients, backup.jobs))
@@ -125,9 +126,9 @@ def _encrypted(staging: Path, directory: Path, recipients: Sequence[Recipient], 
     return encryption.encrypt_all(staging, paths, directory, recipients, jobs=jobs, delete=True)
 
 
-def _inventory(directory: Path) -> list[File]:
+def _inventory(directory: Path, begun: Mapping[Path, Begun]) -> list[File]:
     with _translated(directory, "read back"):
-        found = files.inventory(directory, label="hash and fsync", fsync=True)
+        found = files.inventory(directory, label="hash and fsync", fsync=True, begun=begun)
     return [file for _, file in sorted(found.items()) if file is not None]
 
 

@@ -4,80 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from chanuka_ops import context, errors
+from chanuka_ops import errors
+from chanuka_ops.backup import parallel
 from chanuka_ops.backup.bucket import Bucket, Object
 from chanuka_ops.backup.model import File
+from chanuka_ops.backup.parallel import Meter
 
 READ_BYTES = 1 << 20
 PIECE_BYTES = 4 << 20
 PART_BYTES = 8 << 20
 MAX_PARTS = 9_000  # S3 takes 10,000: above 72 GB the parts grow
 BUDGET_BYTES = 48 << 20  # of parts in memory, over all files under way
-_REPORTED_EVERY_S = 0.2
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
-
-class Work:
-    """What the threads of one transfer share: how far they are, and whether they are to stop."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self.done = 0
-
-    def moved(self, number: int) -> None:
-        """Count bytes. Errors: `StoreError` where another thread failed, or the caller was interrupted."""
-        if self._stopped.is_set():
-            raise errors.StoreError("given up, since another file failed or the work was interrupted")
-        with self._lock:
-            self.done += number
-
-    def stop(self) -> None:
-        """Let every thread end at its next step."""
-        self._stopped.set()
-
-
-def parallel(
-    items: Sequence[_T], work: Callable[[_T, Work], _R], *, jobs: int, label: str | None = None, total: int = 0
-) -> list[_R]:
-    """Do the work for every item, `jobs` at once, and return the answers in the items' order.
-
-    Progress in bytes is reported by the caller's own thread. The first failure stops the others and is raised; so
-    does an interrupt; when it returns or raises, no thread is at work any more.
-    """
-    shared = Work()
-    pool = ThreadPoolExecutor(max_workers=max(1, min(jobs, len(items))), thread_name_prefix="transfer")
-    try:
-        futures = [pool.submit(work, item, shared) for item in items]
-        pending = set(futures)
-        while pending:
-            finished, pending = wait(pending, timeout=_REPORTED_EVERY_S, return_when=FIRST_EXCEPTION)
-            for future in finished:
-                future.result()
-            if label is not None:
-                context.progress(label, shared.done, total, "bytes")
-        return [future.result() for future in futures]
-    finally:
-        shared.stop()
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def upload(bucket: Bucket, folder: str, directory: Path, files: Sequence[File], *, jobs: int, label: str) -> None:
     """Send files, each as it's described. Errors: `StoreError`; what was sent until then is there."""
 
-    def one(file: File, work: Work) -> None:
+    def one(file: File, work: Meter) -> None:
         _send(
             bucket, f"{folder}/{file.path}", directory / file.path, file, work, together=max(1, min(jobs, len(files)))
         )
 
-    parallel(files, one, jobs=jobs, label=label, total=sum(file.bytes for file in files))
+    parallel.on_each(files, one, jobs=jobs, label=label, total_bytes=sum(file.bytes for file in files))
 
 
 def digests(bucket: Bucket, folder: str, objects: Sequence[Object], *, jobs: int, label: str) -> dict[str, File | None]:
@@ -86,12 +37,12 @@ def digests(bucket: Bucket, folder: str, objects: Sequence[Object], *, jobs: int
     Errors: `StoreError` where the store itself fails, which says nothing of the file.
     """
 
-    def one(found: Object, work: Work) -> tuple[str, File | None]:
+    def one(found: Object, work: Meter) -> tuple[str, File | None]:
         path = found.key.removeprefix(f"{folder}/")
         digest, size = hashlib.sha256(), 0
         try:
             for piece in bucket.stream(found, PIECE_BYTES):
-                work.moved(len(piece))
+                work.add(len(piece))
                 digest.update(piece)
                 size += len(piece)
         except errors.StoreError:
@@ -100,7 +51,8 @@ def digests(bucket: Bucket, folder: str, objects: Sequence[Object], *, jobs: int
             return path, None
         return path, File(path=path, bytes=size, sha256=digest.hexdigest())
 
-    return dict(parallel(objects, one, jobs=jobs, label=label, total=sum(found.bytes for found in objects)))
+    total = sum(found.bytes for found in objects)
+    return dict(parallel.on_each(objects, one, jobs=jobs, label=label, total_bytes=total))
 
 
 class Reader(io.RawIOBase):
@@ -124,7 +76,7 @@ class Reader(io.RawIOBase):
         return number
 
 
-def _send(bucket: Bucket, key: str, path: Path, file: File, work: Work, *, together: int) -> None:
+def _send(bucket: Bucket, key: str, path: Path, file: File, work: Meter, *, together: int) -> None:
     chunks = _checked(path, file, work)
     if file.bytes <= PART_BYTES:
         bucket.put(key, b"".join(chunks))
@@ -135,11 +87,11 @@ def _send(bucket: Bucket, key: str, path: Path, file: File, work: Work, *, toget
     bucket.send(key, chunks, part_bytes=part, parts=parts)
 
 
-def _checked(path: Path, file: File, work: Work) -> Iterator[bytes]:
+def _checked(path: Path, file: File, work: Meter) -> Iterator[bytes]:
     """Read a file; past its last byte say so if it isn't as described, so that it's never sent to its end."""
     digest, size = hashlib.sha256(), 0
     for chunk in _read(path):
-        work.moved(len(chunk))
+        work.add(len(chunk))
         digest.update(chunk)
         size += len(chunk)
         yield chunk

@@ -28,8 +28,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 SHOW_PROGRESS_AFTER_S = 1.0
 PIPE_WIDTH = 100_000  # rich folds at 80 columns where there is no terminal; a script wants one line for each row
 # On a terminal too narrow for all, other columns are folded before these: an id is to be copied.
-_WHOLE = frozenset({"backup", "check", "id", "revision", "status"})
-_NUMERIC = frozenset({"seconds", "bytes", "rows", "files", "attempts", "value", "threshold"})
+_WHOLE = frozenset({"backup", "check", "created", "id", "revision", "size", "status", "tier"})
+_NUMERIC = frozenset({"seconds", "bytes", "size", "rows", "files", "attempts", "value", "threshold"})
 STATUS_STYLES = {
     "ok": "green", "done": "green", "proven": "green", "applied": "green",
     "info": "cyan", "verified": "cyan",

@@ -14,6 +14,7 @@ from typing import Any, Self
 from sqlalchemy import text
 
 from chanuka_ops import context, errors
+from chanuka_ops.backup import flocks
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Listed, Retention, Verified
 from chanuka_ops.backup.restored import Options, Restored
 from chanuka_ops.config import DatabaseSettings, Settings
@@ -27,7 +28,7 @@ from chanuka_ops.migrator.service import Migrator
 from chanuka_ops.optimisation.model import Applied
 from chanuka_ops.optimisation.model import Plan as OptimisationPlan
 from chanuka_ops.optimisation.service import Optimiser
-from chanuka_ops.orchestrators.backups import BackupOperations
+from chanuka_ops.orchestrators.backups import BackupOperations, Taken
 from chanuka_ops.postgres import binaries
 from chanuka_ops.postgres.server import embedded, embedded_major
 
@@ -100,12 +101,12 @@ class DatabaseOrchestrator:
 
     def migrate(self, to: str = "head") -> Migrated:
         """Migrate up to a revision. Errors: `LockHeld`, `HeadsConflict`, `LockTimeout`, `MigrationFailed`."""
-        with context.scope(operation="migrate"):
+        with context.scope(operation="migrate"), self._alone():
             return self.migrator.up(to)
 
     def roll_back(self, to: str) -> Migrated:
         """Migrate down to a revision. Errors: as `migrate`."""
-        with context.scope(operation="rollback"):
+        with context.scope(operation="rollback"), self._alone():
             return self.migrator.down(to)
 
     def health(self, only: Collection[str] | None = None) -> HealthReport:
@@ -120,12 +121,12 @@ class DatabaseOrchestrator:
 
     def backup(self) -> Created:
         """Take a backup. Errors: see `BackupService.create`."""
-        return self.backup_all()[0]
+        return self.backup_all().created[0]
 
-    def backup_all(self) -> list[Created]:
+    def backup_all(self) -> Taken:
         """Take a backup, and one of each other database of the server that the settings name.
 
-        Errors: see `BackupService.create`.
+        Errors: see `BackupOperations.create`.
         """
         return self._backups.create(self.manager)
 
@@ -159,6 +160,12 @@ class DatabaseOrchestrator:
     def backup_list(self) -> list[Listed]:
         """List this database's backups. Errors: `StoreError`."""
         return self.backups.catalogue(self.name)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold this machine's lock as well: who drills while the server is down has no other. Errors: `LockHeld`."""
+        with flocks.operation(self.settings.state_dir, self.name):
+            yield
 
     def optimise_plan(self, report: HealthReport | None = None) -> OptimisationPlan:
         """Turn health findings into advice. Errors: `DatabaseError`."""

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from chanuka_ops import errors
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Verified
 from chanuka_ops.backup.restored import Restored
 from chanuka_ops.health.model import HealthReport
 from chanuka_ops.optimisation.model import Applied, Plan
+from chanuka_ops.orchestrators.backups import Failed, Taken
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 from chanuka_ops.orchestrators.steps import Steps
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """What one cycle found, made and proved. `health` is None where health monitoring is switched off."""
+    """What one cycle found, made and proved. `health` is None where health monitoring is switched off.
+
+    The backup is the database's own; its siblings' are `beside` it.
+    """
 
     health: HealthReport | None
     backup: Created
@@ -23,25 +31,35 @@ class Cycle:
     drill: Drilled
     plan: Plan
     applied: tuple[Applied, ...]
+    beside: tuple[Drilled, ...] = ()
 
 
 def cycle(orchestrator: DatabaseOrchestrator, steps: Steps) -> Cycle:
     """Run the cycle.
 
-    Errors: `BackupDamaged` where the new backup can't be read back, `DrillFailed` naming what differs, `DatabaseError`
-    naming the advice that could not be carried out, and those of each step.
+    Errors: `BackupDamaged` where a new backup can't be read back, `DrillFailed` naming what differs, `DatabaseError`
+    naming the advice that could not be carried out, and those of each step; at the end, that a sibling has no backup.
     """
     health = None
     if orchestrator.settings.features.health_monitoring:
         health = steps.run("health", orchestrator.health, health_said)
-    created = steps.run("backup", orchestrator.backup, backup_said)
-    verified = steps.run("verify", lambda: require_whole(orchestrator.verify(created.backup_id)), verify_said)
-    drill = steps.run("drill", lambda: require_proven(orchestrator.drill(created.backup_id)), drill_said)
+    taken = steps.run("backup", orchestrator.backup_all, taken_said)
+    ids = [created.backup_id for created in taken.created]
+    verified = steps.run("verify", lambda: [require_whole(orchestrator.verify(i)) for i in ids], _each(verify_said))
+    drills = steps.run("drill", lambda: [require_proven(orchestrator.drill(i)) for i in ids], _each(drill_said))
     if not orchestrator.settings.operations.backup.keep.keeps_all:
         steps.run("expire", lambda: require_expired(orchestrator.expire()), expire_said)
     plan = steps.run("optimise plan", lambda: orchestrator.optimise_plan(health), lambda p: f"{len(p.advice)} advice")
     applied = steps.run("optimise apply", lambda: require_applied(orchestrator.optimise_apply(plan)), applied_said)
-    return Cycle(health, created, verified, drill, plan, tuple(applied))
+    if taken.failed:
+        steps.run("siblings", lambda: require_all(taken.failed))
+    return Cycle(health, taken.created[0], verified[0], drills[0], plan, tuple(applied), tuple(drills[1:]))
+
+
+def require_all(failed: Sequence[Failed]) -> None:
+    """Accept no sibling without a backup. Errors: `ChanukaError` naming each, and why."""
+    if failed:
+        raise errors.ChanukaError("; ".join(f"no backup of {one.database}: {one.message}" for one in failed))
 
 
 def require_whole(verified: Verified) -> Verified:
@@ -76,7 +94,7 @@ def require_expired(done: list[Expiry]) -> list[Expiry]:
     if failed:
         raise errors.StoreError("; ".join(failed))
     if refused:
-        raise errors.RefusedError(f"nothing expires: {'; '.join(refused)}")
+        raise errors.RefusedError("; ".join(refused))
     return done
 
 
@@ -97,19 +115,25 @@ def health_said(report: HealthReport) -> str:
     return f"{report.status}: {len(counted)} findings by {len(report.checks)} checks"
 
 
+def taken_said(taken: Taken) -> str:
+    """Say in a line which backups were taken, and which weren't."""
+    failed = (f"no backup of {one.database}: {one.message}" for one in taken.failed)
+    return "; ".join([*(backup_said(created) for created in taken.created), *failed])
+
+
 def backup_said(created: Created) -> str:
     """Say a backup in a line."""
     missing = "".join(f"; not in store {placed.store}: {placed.problem}" for placed in created.missing)
     return (
         f"{created.backup_id}: {created.tables} tables, {created.rows:,} rows, "
-        f"{megabytes(created.source_bytes)} in {megabytes(created.bytes)}{missing}"
+        f"{sized(created.source_bytes)} in {sized(created.bytes)}{missing}"
     )
 
 
 def verify_said(verified: Verified) -> str:
     """Say a verification in a line."""
     unread = "".join(f"; not in store {name}: {problem}" for name, problem in verified.unread.items())
-    return f"{verified.files} files, {megabytes(verified.bytes)} reread: tier {verified.tier}{unread}"
+    return f"{verified.files} files, {sized(verified.bytes)} reread: tier {verified.tier}{unread}"
 
 
 def drill_said(drill: Drilled) -> str:
@@ -133,10 +157,17 @@ def applied_said(applied: list[Applied]) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "nothing to do"
 
 
-def megabytes(size: int) -> str:
-    """Write a size in MB.
+def _each(said: Callable[[_T], str]) -> Callable[[Sequence[_T]], str]:
+    return lambda done: "; ".join(map(said, done))
 
-    >>> megabytes(52_428_800)
-    '52.4 MB'
+
+def sized(size: int) -> str:
+    """Write a size in the unit that fits.
+
+    >>> sized(52_428_800), sized(89_892), sized(999), sized(3_000_000_000_000)
+    ('52.4 MB', '89.9 kB', '999 B', '3.0 TB')
     """
-    return f"{size / 1e6:.1f} MB"
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
+from chanuka_ops.backup.answers import RUNGS
 from chanuka_ops.backup.documents import MANIFEST, STATUS
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
@@ -135,7 +136,7 @@ def test_each_kind_of_damage(service: BackupService, taken: str, damage: Damage,
     assert service.store.status(taken).tier is Tier.TAKEN
     drilled = service.drill(taken)
     assert not drilled.proven
-    assert drilled.ladder == {"manifest": False, "restores": None, "structure": None, "content": None}
+    assert drilled.ladder == {**dict.fromkeys(RUNGS), "manifest": False}
     assert {problem.file: problem.kind for problem in drilled.problems} == found
 
 

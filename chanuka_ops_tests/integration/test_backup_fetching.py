@@ -45,6 +45,9 @@ class Elsewhere(LocalStore):
     def directory(self, backup_id: str) -> Any:
         super().directory(backup_id)
 
+    def paths(self, backup_id: str) -> set[str]:
+        return LocalStore(self.root).paths(backup_id)
+
     @contextmanager
     def open(self, backup_id: str, path: str) -> Iterator[BinaryIO]:
         self.opened.append(path)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pyrage
 import pytest
 
 from chanuka_ops import errors
@@ -20,6 +21,7 @@ from chanuka_ops.backup import archive, entries, fingerprint, preflight, propert
 from chanuka_ops.backup.archive import Entry
 from chanuka_ops.backup.entries import Pick
 from chanuka_ops.backup.model import Fingerprint, Manifest
+from chanuka_ops.backup.restored import Options
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
@@ -28,7 +30,7 @@ from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.postgres.server import Server, scratch
 from chanuka_ops_tests.plugins import nodes
-from chanuka_ops_tests.plugins.backup import as_role, execute, scalars
+from chanuka_ops_tests.plugins.backup import Serve, as_role, execute, scalars
 from chanuka_ops_tests.plugins.restoring import Backup, Spot
 
 pytestmark = pytest.mark.postgres
@@ -586,6 +588,26 @@ def test_the_disk_check_knows_a_part_from_the_whole(plain: Backup, spot: Spot) -
     part = preflight._share(read, manifest, entries.tables(read, ("public.votes",)))
     assert 0 < part < 0.5
     assert preflight._share(read, manifest, entries.whole(read)) == 1.0
+
+
+def test_an_encrypted_backup_is_restored_and_extracted(serve: Serve, spot: Spot, tmp_path: Path) -> None:
+    key, other = (pyrage.x25519.Identity.generate() for _ in range(2))
+    for name, identity in (("key", key), ("other", other)):
+        (tmp_path / name).write_text(str(identity))
+    spot.make("create table t as select g as id from generate_series(1, 99) g", "create table u()")
+    service = serve(recipients=[str(key.to_public())], identity={"file": str(tmp_path / "key")})
+    with ConnectionManager("main", spot.database) as manager:
+        backup_id = service.create(manager).backup_id
+    spot.drop()
+    wrong = serve(recipients=[str(key.to_public())], identity={"file": str(tmp_path / "other")})
+    with nothing_changes(spot), pytest.raises(errors.DecryptionFailed):
+        wrong.restore(backup_id, spot.database, Options())
+    answer = service.restore(backup_id, spot.database, Options())
+    assert (answer.rows, answer.checks["bytes"]) == (99, "ok")
+    assert answer.phases["decrypt"] > 0
+    taken = service.extract(backup_id, "public.t", to=tmp_path / "t.csv", form="csv")
+    assert (taken.rows, (tmp_path / "t.csv").read_bytes()[:7]) == (99, b"id\r\n1\r\n")
+    assert list((service._settings.state_dir / "fetched").iterdir()) == []
 
 
 def test_a_damaged_table_of_contents_is_nothing_but_damaged(everything: Everything) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,11 +22,10 @@ from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.postgres.server import scratch
 from chanuka_ops_tests.plugins.backup import Serve, as_role, execute, local, scalars
+from chanuka_ops_tests.plugins.disks import PAGE, leave, mounted, needs_root
 from chanuka_ops_tests.plugins.processes import Cli, url_of
 
 pytestmark = pytest.mark.postgres
-PAGE = os.sysconf("SC_PAGE_SIZE")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
 
 
 def create(service: BackupService, database: DatabaseSettings, name: str = "main") -> Created:
@@ -42,22 +38,10 @@ def assert_nothing_left(service: BackupService) -> None:
     assert list(local(service).root.glob(".partial/*")) == []
 
 
-@contextmanager
-def mounted(directory: Path, *options: str) -> Iterator[None]:
-    directory.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", *options, str(directory)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"this account can't mount: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(directory)], check=True)
-
-
 @pytest.mark.root
 @needs_root
 def test_a_full_disk(service: BackupService, large: DatabaseSettings) -> None:
-    with mounted(local(service).root, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
+    with mounted(local(service).root, "size=4m"):
         with pytest.raises(errors.ToolFailed, match="No space left on device"):
             create(service, large)
         assert_nothing_left(service)
@@ -69,12 +53,11 @@ def test_a_disk_that_is_full_when_the_manifest_is_written(service: BackupService
     directory = local(service).directory(create(service, small).backup_id)
     files = [path for path in directory.rglob("*") if path.is_file() and path.parent != directory]
     needed = sum(-(-path.stat().st_size // PAGE) for path in files)  # and not one for the manifest
-    with mounted(local(service).root, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
-        free = os.statvfs(local(service).root).f_bavail
-        (local(service).root / "ballast").write_bytes(bytes((free - needed) * PAGE))
+    with mounted(local(service).root, "size=4m"):
+        ballast = leave(local(service).root, needed)
         with pytest.raises(errors.StoreError, match="No space left"):
             create(service, small)
-        (local(service).root / "ballast").unlink()
+        ballast.unlink()
         assert_nothing_left(service)
 
 
@@ -82,7 +65,7 @@ def test_a_disk_that_is_full_when_the_manifest_is_written(service: BackupService
 @needs_root
 def test_a_store_that_is_read_only(service: BackupService, small: DatabaseSettings) -> None:
     with (
-        mounted(local(service).root, "-t", "tmpfs", "-o", "ro", "tmpfs"),
+        mounted(local(service).root, "ro"),
         pytest.raises(errors.StoreError, match=r"can't be written: .*: Read-only file system"),
     ):
         create(service, small)

@@ -1,7 +1,7 @@
 """Does the program's verbs in processes that end, or fail, as an order says.
 
-Run as `python -m chanuka_ops_tests.plugins.driver`. Each line of its input is an order, each line of its output says how
-that ended. An order is done by a fork of this process: the imports, which take longest, are done once.
+Run as `python -m chanuka_ops_tests.plugins.driver`. Each line of its input is an order, each line of its output says
+how that ended. An order is done by a fork of this process: the imports, which take longest, are done once.
 
 ::
 
@@ -39,11 +39,11 @@ Order = dict[str, Any]
 
 def do(order: Order) -> Any:
     settings = config.load()
-    verb, backup_id, store = order["verb"], order.get("id"), order.get("store")
+    verb, backup_id, store = order["verb"], str(order.get("id")), order.get("store")
     with context.scope(actor="test"):
         if verb == "create":
             with DatabaseOrchestrator.open(settings) as orchestrator:
-                return [created.model_dump(mode="json") for created in orchestrator.backup_all()]
+                return orchestrator.backup().model_dump(mode="json")
         with BackupOperations.from_store(settings, "main") as operations:
             if verb == "drill":
                 return operations.drill(backup_id, store=store).model_dump(mode="json")
@@ -73,7 +73,7 @@ def fail_fsync(pattern: re.Pattern[str]) -> None:
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         if pattern.search(path):
             raise OSError(EIO, os.strerror(EIO), path)
         real(descriptor)
@@ -91,7 +91,7 @@ def in_child(order: Order, answers: int) -> NoReturn:
         answer = {"answer": do(order)}
     except errors.ChanukaError as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the test is told of it
         answer = {"crash": traceback.format_exc()}
     with os.fdopen(answers, "w") as stream:
         json.dump(answer, stream)
@@ -116,7 +116,8 @@ def done(order: Order) -> dict[str, Any]:
 
 def main() -> None:
     for line in sys.stdin:
-        print(json.dumps(done(json.loads(line))), flush=True)
+        sys.stdout.write(f"{json.dumps(done(json.loads(line)))}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import pytest
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.postgres.process import wait_until
 from chanuka_ops_tests.plugins.backup import Serve
+from chanuka_ops_tests.plugins.keys import IDENTITY, RECIPIENT, SECRET_KEY, SECRET_NAME
 from chanuka_ops_tests.plugins.processes import url_of
+from chanuka_ops_tests.plugins.s3 import ENVIRONMENT, Bucket
 
 KILLED = -signal.SIGKILL
 
@@ -133,11 +137,38 @@ def site(
     return Site(small, state_dir, serve, base_environment, drivers)
 
 
-@contextmanager
-def standing_still(site: Site, boundary: str, verb: str, backup_id: str | None = None) -> Iterator[Callable[[], Outcome]]:
-    """Have a process do it up to a boundary, where it stands still in the block until what is given is called."""
-    import threading  # noqa: PLC0415
+@pytest.fixture
+def sealed(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """The same site, its backups encrypted."""
+    monkeypatch.setenv(SECRET_NAME, SECRET_KEY)
+    return replace(
+        site,
+        environment={**site.environment, SECRET_NAME: SECRET_KEY},
+        options={"stores": site.stores, "recipients": [RECIPIENT], "identity": IDENTITY},
+    )
 
+
+@pytest.fixture
+def beside(sealed: Site, s3: Bucket) -> Site:
+    """The same, with a store in a bucket beside a local one: `first` and `cloud`."""
+    cloud = s3.settings().model_dump(mode="json", exclude_none=True)
+    return replace(
+        sealed,
+        environment={**sealed.environment, **ENVIRONMENT},
+        options={**sealed.options, "stores": {"first": sealed.stores["first"], "cloud": cloud}},
+    )
+
+
+def only(site: Site, *names: str) -> Site:
+    """The same with those stores only."""
+    return replace(site, options={**site.options, "stores": {name: site.stores[name] for name in names}})
+
+
+@contextmanager
+def standing_still(
+    site: Site, boundary: str, verb: str, backup_id: str | None = None
+) -> Iterator[Callable[[], Outcome]]:
+    """Have a process do it up to a boundary, where it stands still in the block until what is given is called."""
     at, go = site.state_dir / "at", site.state_dir / "go"
     outcomes: list[Outcome] = []
     order = {"stop_at": boundary, "at": str(at), "go": str(go)}
@@ -150,8 +181,6 @@ def standing_still(site: Site, boundary: str, verb: str, backup_id: str | None =
         return outcomes[0]
 
     try:
-        from chanuka_ops.postgres.process import wait_until  # noqa: PLC0415
-
         assert wait_until(lambda: at.exists() or not thread.is_alive(), timeout_s=60, poll_s=0.005)
         assert at.exists(), outcomes
         yield finish
@@ -170,6 +199,16 @@ def whole(service: BackupService) -> list[str]:
         verified = service.verify(backup.backup_id)
         assert (verified.problems, verified.unread) == ((), {})
     return [backup.backup_id for backup in found]
+
+
+def in_clear(directory: Path) -> list[Path]:
+    """Every file of a dump that lies there in clear: tables of contents, roles, rows."""
+    signs = (b"PGDMP", b"CREATE ROLE", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd")
+    return [
+        path
+        for path in directory.rglob("*")
+        if path.is_file() and any(sign in path.read_bytes()[:4096] for sign in signs)
+    ]
 
 
 def toml(value: Any) -> str:

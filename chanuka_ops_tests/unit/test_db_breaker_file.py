@@ -21,6 +21,7 @@ from chanuka_ops.db.breaker import OPEN, Policy, Record, State
 from chanuka_ops.db.breaker_file import LOCK_WAIT_S, BreakerFile
 from chanuka_ops.db.classify import FailureClass
 from chanuka_ops.postgres.process import wait_until
+from chanuka_ops_tests.plugins.disks import leave, mounted, needs_root
 
 AVAILABILITY = FailureClass.AVAILABILITY
 POLICY = Policy(3, 10.0, OPEN[AVAILABILITY])
@@ -253,21 +254,8 @@ def assert_works_alone(opened: BreakerFile) -> None:
         assert (first, two) == (True, False), "within the process it is one at a time all the same"
 
 
-@contextmanager
-def mounted(directory: Path, options: str) -> Iterator[None]:
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"this account can't mount: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(directory)], check=True)
-
-
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
+@needs_root
 @pytest.mark.parametrize("options", ["size=64k", "ro"])
 def test_a_full_or_read_only_disk_is_told_once_and_stops_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, options: str
@@ -278,11 +266,10 @@ def test_a_full_or_read_only_disk_is_told_once_and_stops_nobody(
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
+@needs_root
 def test_a_disk_that_fills_up_later_stops_nobody(tmp_path: Path) -> None:
     with mounted(tmp_path, "size=1m"), records(tmp_path) as opened:
-        free = os.statvfs(tmp_path)
-        (tmp_path / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize))
+        leave(tmp_path, 0)
         assert os.statvfs(tmp_path).f_bavail == 0
         assert [count(opened) for _ in range(3)] == [1, 2, 3], "its blocks are there already"
         half_open(opened)
