@@ -18,10 +18,9 @@ from __future__ import annotations
 import builtins
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -32,6 +31,7 @@ from chanuka_ops.backup.answers import Listed
 from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.documents import MANIFEST, OWN, STATUS
 from chanuka_ops.backup.model import File, Manifest, Status
+from chanuka_ops.backup.placing import LocalWriter, translated
 from chanuka_ops.backup.store import Change
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class LocalStore:
         try:
             with self._translated("written"):
                 partial.mkdir(mode=0o700)
-            yield LocalWriter(self, partial)
+            yield LocalWriter(self.root, self.name, partial)
         finally:
             flocks.remove(partial, lock)
 
@@ -194,37 +194,6 @@ class LocalStore:
                 flocks.remove(partials / backup_id, lock)
         log.info("backup %s deleted from %s", backup_id, self.root, extra={"event": "backup.deleted"})
 
-    def publish(self, partial: Path, manifest: Manifest) -> None:
-        """Write status and manifest, fsync all, and let the backup appear by one rename. Errors: `StoreError`."""
-        content, status = documents.first_documents(manifest)
-        with self._translated("written"):
-            files.write(partial / STATUS, status)
-            files.write(partial / MANIFEST, content)
-            reached(f"local.documents:{self.name}")
-            for directory, _, _ in os.walk(partial, topdown=False, onerror=files.refuse):
-                files.fsync(Path(directory))
-            reached(f"local.synced:{self.name}")
-            appeared = self.root / manifest.database / manifest.backup_id
-            partial.rename(appeared)
-            reached(f"local.renamed:{self.name}")
-            try:
-                files.fsync(self.root / manifest.database)
-                files.fsync(self.root)
-            except OSError:  # it might not outlast a power cut: then it is not there at all
-                with suppress(OSError):
-                    appeared.rename(partial)
-                raise
-
-    def receive(self, partial: Path, directory: Path, wanted: Iterable[File]) -> None:
-        """Copy files from elsewhere, and make them last. Errors: `StoreError`."""
-        for file in wanted:
-            target = partial / file.path
-            with self._translated("written"):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                copied = files.copied(directory / file.path, target)
-            if copied != file.sha256:
-                raise errors.StoreError(f"{target}: what arrived is not what was sent")
-
     def _listed_of(self, directories: Iterable[Path]) -> builtins.list[Listed]:
         return [listed for directory in directories if (listed := self._listed(directory)) is not None]
 
@@ -248,7 +217,7 @@ class LocalStore:
 
     def _directories(self, database: str | None) -> Iterator[Path]:
         try:
-            if not self.root.exists():
+            if not self._is_made():
                 return
             all_of_them = sorted(self.root.iterdir())  # first of all: a store that can't be read is not an empty one
             databases = [self.root / database] if database else all_of_them
@@ -258,6 +227,14 @@ class LocalStore:
                 yield from sorted(d for d in parent.iterdir() if d.is_dir() and not d.name.startswith("."))
         except OSError as error:
             raise errors.StoreError(f"the backup store {self.root} can't be read: {error.strerror}") from None
+
+    def _is_made(self) -> bool:
+        """Tell whether there is such a store; a link that leads nowhere is one that can't be read."""
+        try:
+            self.root.lstat()
+        except FileNotFoundError:
+            return False
+        return True
 
     def sweep(self) -> None:
         """Remove what killed writers and deleters left. Errors: `StoreError`."""
@@ -275,35 +252,8 @@ class LocalStore:
             flocks.remove(partials / backup_id, lock)
             log.info("removed an unfinished backup: %s", backup_id, extra={"event": "backup.swept"})
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            where = error.filename or self.root
-            raise errors.StoreError(f"the backup store can't be {what}: {where}: {error.strerror}") from None
-
-
-class LocalWriter:
-    """A backup being written to the directory."""
-
-    def __init__(self, store: LocalStore, partial: Path) -> None:
-        self._store = store
-        self._partial = partial
-
-    @property
-    def staging(self) -> Path:
-        """The partial backup itself: what is written here needs no copying."""
-        return self._partial
-
-    def receive(self, directory: Path, wanted: Iterable[File]) -> None:
-        """Take files from elsewhere; those of `staging` are here, and were fsynced when they were hashed."""
-        if directory != self._partial:
-            self._store.receive(self._partial, directory, wanted)
-
-    def publish(self, manifest: Manifest) -> None:
-        """Let the backup appear. Errors: `StoreError`."""
-        self._store.publish(self._partial, manifest)
+    def _translated(self, what: str) -> AbstractContextManager[None]:
+        return translated(self.root, what)
 
 
 def _content(directory: Path, name: str) -> bytes:

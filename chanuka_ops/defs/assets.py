@@ -5,10 +5,13 @@ asset itself isn't executed.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from chanuka_ops import config
+from chanuka_ops.backup import rules, stores
+from chanuka_ops.backup.answers import Catalogue
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.orchestrators.database import known_names
@@ -57,14 +60,15 @@ def _spec(key: dg.AssetKey, description: str) -> dg.AssetSpec:
 def _newest_backup_is_proven(name: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=backups_key(name), name=PROVEN, description="From the manifests alone.")
     def check() -> dg.AssetCheckResult:
-        listed = BackupService(config.load()).catalogue(name)
-        newest = listed[0] if listed else None
+        found = BackupService(config.load()).look(name)
+        newest = rules.newest(found.backups, datetime.now(UTC))
         return dg.AssetCheckResult(
-            passed=newest is not None and newest.tier == Tier.PROVEN,
+            passed=newest is not None and newest.tier == Tier.PROVEN and not found.problems,
             severity=dg.AssetCheckSeverity.ERROR,
             metadata={
                 "backup_id": newest.backup_id if newest else "none",
                 "tier": str(newest.tier) if newest else "none",
+                "unknown": _unread(found),
             },
         )
 
@@ -75,12 +79,22 @@ def _newest_backup_is_in_every_store(name: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=backups_key(name), name=IN_EVERY_STORE, description="From the manifests alone.")
     def check() -> dg.AssetCheckResult:
         service = BackupService(config.load())
-        newest = next((listed for listed in service.look(name).backups if listed.problem is None), None)
-        missing = sorted(set(service.stores) - set(newest.stores if newest else ()))
+        found = service.look(name)
+        newest = rules.newest(found.backups, datetime.now(UTC))
+        missing = sorted(set(service.stores) - set(newest.stores if newest else ()) - set(found.problems))
         return dg.AssetCheckResult(
-            passed=newest is not None and not missing,
+            passed=newest is not None and not missing and not found.problems,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"backup_id": newest.backup_id if newest else "none", "missing": ", ".join(missing) or "none"},
+            metadata={
+                "backup_id": newest.backup_id if newest else "none",
+                "missing": ", ".join(missing) or "none",
+                "unknown": _unread(found),
+            },
         )
 
     return check
+
+
+def _unread(found: Catalogue) -> str:
+    """Say which stores couldn't be listed: there may be a newer backup, or a copy, that isn't seen."""
+    return stores.unreadable(found.problems) or "nothing"

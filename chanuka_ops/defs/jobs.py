@@ -11,7 +11,6 @@ MAX_RUNTIME_S = 12 * HOUR_S  # a run whose host died would else stay STARTED, an
 # the jobs of one op: name, description, op, the longest it may run
 SINGLES = (
     ("migrate", "Migrate up.", migration.apply_migrations, 2 * HOUR_S),
-    ("backup", "Take a backup.", backup.take_backup, MAX_RUNTIME_S),
     ("restore_drill", "Prove a backup: restore and compare.", backup.prove_chosen_backup, MAX_RUNTIME_S),
     ("restore_backup", "Restore a backup into another database.", backup.restore_chosen_backup, MAX_RUNTIME_S),
     ("expire_backups", "Let old backups go, by the policy.", backup.expire_old_backups, 2 * HOUR_S),
@@ -29,17 +28,26 @@ def jobs(settings: config.Settings) -> list[dg.JobDefinition]:
     )
     def nightly() -> None:
         if settings.features.health_monitoring:
-            backup_id = backup.take_backup(after=health.check_health())
+            backup_ids, failed = backup.take_backup(after=health.check_health())
         else:
-            backup_id = backup.take_backup()
-        optimisation.plan_and_apply(after=backup.expire_old_backups(after=backup.prove_backup(backup_id)))
+            backup_ids, failed = backup.take_backup()
+        proven = backup.prove_backup(backup_ids)
+        if not settings.operations.backup.keep.keeps_all:
+            proven = backup.expire_old_backups(after=proven)
+        optimisation.plan_and_apply(after=proven)
+        backup.require_every_backup(failed)
+
+    @dg.graph(name="backup", description="Take a backup, also of the server's other databases that the settings name.")
+    def backups() -> None:
+        _, failed = backup.take_backup()
+        backup.require_every_backup(failed)
 
     singles = [
         _job(dg.GraphDefinition(name=name, description=description, node_defs=[op]), max_runtime_s)
         for name, description, op, max_runtime_s in SINGLES
         if op is not health.check_health or settings.features.health_monitoring
     ]
-    return [_job(nightly, MAX_RUNTIME_S), *singles]
+    return [_job(nightly, MAX_RUNTIME_S), _job(backups, MAX_RUNTIME_S), *singles]
 
 
 def _job(graph: dg.GraphDefinition, max_runtime_s: int) -> dg.JobDefinition:

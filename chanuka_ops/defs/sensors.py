@@ -1,31 +1,35 @@
 """Sensors: what is told without a run."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from chanuka_ops import config, notify
+from chanuka_ops import config, errors, notify
 from chanuka_ops.backup import rules
+from chanuka_ops.backup.answers import Freshness
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.defs.assets import PROVEN, backups_key
 from chanuka_ops.logs import redact
 from chanuka_ops.notify import Notice
-from chanuka_ops.orchestrators.database import known_names
+from chanuka_ops.orchestrators.database import EMBEDDED_NAME, known_names
 
 
 @dg.sensor(name="backup_freshness_sensor", minimum_interval_seconds=300)
 def backup_freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Tell, on each change, whether a database's newest proven backup is young enough; read from the manifests."""
     settings = config.load()
+    within = timedelta(hours=settings.operations.backup.proven_within_hours)
     before: dict[str, str] = json.loads(context.cursor or "{}")
     now: dict[str, str] = {}
     events = []
+    found = BackupService(settings).look()  # of all at once: a store that is down is waited for once
     for name in known_names(settings):
-        within = timedelta(hours=settings.operations.backup.proven_within_hours)
-        fresh = rules.freshness(BackupService(settings).look(name), within, datetime.now(UTC))
-        now[name] = fresh.verdict
-        if before.get(name) == fresh.verdict:
+        own = tuple(backup for backup in found.backups if backup.database == name)
+        fresh = rules.freshness(found.model_copy(update={"backups": own}), within, datetime.now(UTC))
+        now[name] = _kind(fresh)
+        if before.get(name) == now[name]:
             continue
         metadata: dict[str, dg.MetadataValue] = {"verdict": dg.MetadataValue.text(fresh.verdict)}
         if fresh.age_seconds is not None:
@@ -40,23 +44,51 @@ def backup_freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorRes
     return dg.SensorResult(asset_events=events, cursor=json.dumps(now))
 
 
+def _kind(fresh: Freshness) -> str:
+    """Return a verdict without its details: the words of a store that is down differ from tick to tick."""
+    return fresh.verdict.partition(": ")[0]
+
+
 @dg.run_failure_sensor(name="run_failure_alert_sensor", minimum_interval_seconds=30)
 def run_failure_alert_sensor(context: dg.RunFailureSensorContext) -> None:
-    """Tell, by the routes of operations.notify, of every run that failed."""
+    """Tell, by the routes of operations.notify, of every run that failed.
+
+    Errors: `ChanukaError` naming the routes that could not be told, so that the tick shows it.
+    """
     settings = config.load()
     run = context.dagster_run
-    database = run.tags.get("chanuka/database", "main")
+    database = _database_of(run)
     stated = settings.databases.get(database)
     notice = Notice(
         event="run.failed",
         severity="critical",
         database=database,
         title=f"{run.job_name} of {database} failed",
-        body=redact(context.failure_event.message or "the run failed"),
+        body=redact(_why(context)),
         facts={"job": run.job_name, "run_id": run.run_id},
     )
-    for delivery in notify.send(notice, settings.operations.notify, tags=stated.tags if stated else {}):
-        context.log.info("%s: %s", delivery.route, "delivered" if delivery.delivered else delivery.problem)
+    told = notify.send(notice, settings.operations.notify, tags=stated.tags if stated else {})
+    undelivered = [f"{one.route}: {one.problem}" for one in told if not one.delivered]
+    if undelivered:
+        raise errors.ChanukaError(f"run {run.run_id} failed, and not everybody was told: {'; '.join(undelivered)}")
+
+
+def _database_of(run: dg.DagsterRun) -> str:
+    """Return the database that a run was about: who starts one by hand sets no tag."""
+    stated: object = run.run_config
+    for key in ("resources", "db", "config", "database"):
+        stated = stated.get(key) if isinstance(stated, Mapping) else None
+    return str(stated or run.tags.get("chanuka/database") or EMBEDDED_NAME)
+
+
+def _why(context: dg.RunFailureSensorContext) -> str:
+    """Return the words of the steps that failed: of the run itself it's only said which steps those are."""
+    found = []
+    for event in context.get_step_failure_events():
+        error = event.step_failure_data.error
+        if error is not None:
+            found.append(f"{event.step_key}: {(error.cause or error).message.strip()}")
+    return "; ".join(found) or context.failure_event.message or "the run failed"
 
 
 SENSORS = [backup_freshness_sensor, run_failure_alert_sensor]
