@@ -13,4 +13,5 @@ pytest_plugins = [
     "chanuka_ops_tests.plugins.s3",
     "chanuka_ops_tests.plugins.site",
     "chanuka_ops_tests.plugins.tls",
+    "chanuka_ops_tests.plugins.desk",  # after those it imports: pytest rewrites the asserts of a plugin at its import
 ]

@@ -2,7 +2,7 @@
 
 Its name holds the moment it was made, so that a later drill knows what a killed one left. Nothing else of that server
 is changed: no role is made, no other database touched. Where roles of the source are missing, the copy has no owners
-and no grants, and they are not compared.
+and no grants, and they are not compared. Of the database itself it has encoding and locale, not the settings.
 """
 
 from __future__ import annotations

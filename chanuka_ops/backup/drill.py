@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _EVENT_TRIGGERS_SINCE = 17  # the setting that silences them; before, none of them runs at a login
 _NO_EVENT_TRIGGERS: Mapping[str, str] = {"event_triggers": "off"}
+_WRITABLE: Mapping[str, str] = {"default_transaction_read_only": "off"}  # whatever the copy's own settings say
 _WITHOUT = ("--no-tablespaces", "--no-subscriptions")
 _NOTHING = ""  # a listing of no entries: of a database's own, pg_restore restores all the same
 _OF_EVERY_DATABASE = frozenset({"public", "pg_catalog"})
@@ -99,7 +100,9 @@ def compare(
         rights=copy.rights,
         filtered=manifest.filters is not None,
     )
-    asked = asserting.check(copy.manager, drill.assertions) if drill is not None and drill.assertions else None
+    asked = None
+    if drill is not None and drill.assertions:
+        asked = asserting.check(copy.manager, drill.assertions, timeout_s=drill.assertion_timeout_s)
     return found.model_copy(
         update={
             "index_problems": None if index_problems is None else tuple(index_problems),
@@ -211,7 +214,7 @@ def _on_borrowed(work: _Work, url: SecretSource) -> Iterator[RestoredCopy]:
     deadline_s = work.settings.deadline_s
     with borrowed.place(url, work.directory, work.dump, work.manifest, work.binaries, deadline_s=deadline_s) as place:
         watch = Stopwatch()
-        quiet = _quiet(place.major) if place.superuser else {}
+        quiet = _quiet(place.major) if place.superuser else _WRITABLE
         target = _with_session(place.database, quiet)
         name = str(target.sqlalchemy_url.database)
         with ConnectionManager(work.manifest.database, target) as manager:
@@ -233,13 +236,12 @@ def _make_schemas(database: DatabaseSettings, names: Sequence[str]) -> None:
 
 
 def _quiet(major: int) -> Mapping[str, str]:
-    return _NO_EVENT_TRIGGERS if major >= _EVENT_TRIGGERS_SINCE else {}
+    """Return the settings of a superuser's session in the copy: no code of the copy runs by itself."""
+    return {**_WRITABLE, **(_NO_EVENT_TRIGGERS if major >= _EVENT_TRIGGERS_SINCE else {})}
 
 
 def _with_session(database: DatabaseSettings, session: Mapping[str, str]) -> DatabaseSettings:
     """Return the database's settings with more of libpq's options."""
-    if not session:
-        return database
     options = [parameters.stated_options(database), *(f"-c {name}={value}" for name, value in session.items())]
     url = database.sqlalchemy_url.update_query_dict({"options": " ".join(options).strip()})
     return database.model_copy(update={"url": SecretStr(url.render_as_string(hide_password=False))})

@@ -15,6 +15,7 @@ from chanuka_ops import context, errors
 from chanuka_ops.backup import rules
 
 WAIT_S = 30.0  # for somebody who renames or writes a small file: past that he is frozen, or his disk is
+LOOK_S = 0.3  # for somebody who only looks whether an operation is under way
 _POLL_S = 0.02
 
 
@@ -30,7 +31,7 @@ def shared(manifest: Path, backup_id: str) -> Iterator[None]:
         yield
         return
     try:
-        if not _taken(descriptor, fcntl.LOCK_SH):
+        if not _taken(descriptor, fcntl.LOCK_SH, within_s=WAIT_S):
             raise errors.LockHeld(f"backup {backup_id} has been held by somebody who deletes it for {WAIT_S:.0f} s")
         if not manifest.exists():
             raise errors.BackupNotFound(f"backup {backup_id} was deleted just now")
@@ -88,7 +89,7 @@ def held(directory: Path) -> Iterator[None]:
     """Hold a directory's own flock for the block: as long as it takes to write a small file. Errors: `StoreError`."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        if not _taken(descriptor, fcntl.LOCK_EX):
+        if not _taken(descriptor, fcntl.LOCK_EX, within_s=WAIT_S):
             raise errors.StoreError(f"{directory} has been held by another process for {WAIT_S:.0f} s")
         yield
     finally:
@@ -108,14 +109,12 @@ def operation(state_dir: Path, database: str) -> Iterator[None]:
     except OSError as error:
         raise errors.StoreError(f"the lock in {directory} can't be taken: {error.strerror}") from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(descriptor, fcntl.LOCK_EX, within_s=LOOK_S):
             holder = os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "a process of this machine"
             raise errors.LockHeld(
                 f"database {database!r}: another operation is under way: {holder}. Nothing was changed.",
                 holder=holder,
-            ) from None
+            )
         who = context.current()
         since = datetime.now(UTC)
         note = f"{who.application_name()} (pid {os.getpid()}, {who.actor}, {since:%F %TZ})"
@@ -127,9 +126,9 @@ def operation(state_dir: Path, database: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _taken(descriptor: int, kind: int) -> bool:
+def _taken(descriptor: int, kind: int, *, within_s: float) -> bool:
     """Take a lock that others hold for a moment only; False where the moment doesn't end."""
-    ends_s = time.monotonic() + WAIT_S
+    ends_s = time.monotonic() + within_s
     while True:
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

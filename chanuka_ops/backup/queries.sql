@@ -15,6 +15,10 @@ select set_config('search_path', '', true), set_config('DateStyle', 'ISO, YMD', 
        -- from 17 on a role or a database may have one, and a snapshot must outlive it
        (select set_config(name, '0', true) from pg_catalog.pg_settings where name = 'transaction_timeout')
 
+-- name: statement_timeout
+-- what: limit the statements of this transaction
+select set_config('statement_timeout', cast(:timeout_ms as text), true)
+
 -- name: source
 -- what: the facts of the source that the manifest states
 select current_database() as dbname, current_setting('server_version') as server_version,

@@ -42,9 +42,11 @@ def chosen(stores: Mapping[str, Store], name: str | None) -> list[Store]:
 def holding(stores: Iterable[Store], backup_id: str) -> tuple[list[Store], dict[str, str]]:
     """Return the stores that hold a backup, in their order, and by name why others couldn't be asked for it.
 
-    Errors: `BackupNotFound`; `StoreError` where none has it and some couldn't be asked.
+    Errors: `BackupNotFound`; where none has it and some couldn't be asked, `StoreError`, or `ConfigurationError` if
+    nothing but the settings is wrong.
     """
     found: list[Store] = []
+    kind: type[errors.ChanukaError] = errors.ConfigurationError
     unread: dict[str, str] = {}
     where = []
     for store in stores:
@@ -53,15 +55,16 @@ def holding(stores: Iterable[Store], backup_id: str) -> tuple[list[Store], dict[
             store.directory(backup_id)
         except errors.BackupNotFound:
             continue
-        except errors.StoreError as error:
+        except (errors.StoreError, errors.ConfigurationError) as error:
             unread[store.name] = str(error)
+            kind = errors.StoreError if isinstance(error, errors.StoreError) else kind
             log.warning("store %s: %s", store.name, error, extra={"event": "store.unread", "store": store.name})
             continue
         found.append(store)
     if found:
         return found, unread
     if unread:
-        raise errors.StoreError(unreadable(unread))
+        raise kind(unreadable(unread))
     raise errors.BackupNotFound(
         f"no backup {backup_id} in {', '.join(where)}: `chanuka-ops backup list` shows what there is"
     )

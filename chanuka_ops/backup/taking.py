@@ -67,6 +67,7 @@ def create(manager: ConnectionManager, settings: Settings, stores: Mapping[str, 
         reached("begun")
         # what follows needs the database no more, and a lost lock must list nothing
         with operation_lock(manager), _translated(staging, "written"):
+            reached("locked")
             dumped = dump.dump(manager, tools, backup, staging)
         reached("dumped")
         if recipients is None:

@@ -142,14 +142,15 @@ class DrillSettings(Section):
     """How a backup is proved.
 
     A table whose content passes `sample_above` is compared by one of `sample_parts` at each drill. `assertions` are
-    SQL by name, and each must return true. Without `scratch` the drill makes a server of its own; with it, it makes
-    a database of its own on that server.
+    SQL by name, and each must return true within `assertion_timeout`. Without `scratch_url` the drill makes a server of
+    its own; with it, a database of its own on that server.
     """
 
     sample_above_bytes: Bytes = Field(10 * 1024**3, alias="sample_above")
     sample_parts: int = Field(7, ge=1, le=365)
     amcheck: bool = True
     assertions: dict[str, str] = Field({})
+    assertion_timeout_s: Seconds = Field(600.0, alias="assertion_timeout")
     scratch_url: SecretSource | None = None
 
 

@@ -135,7 +135,7 @@ def test_a_damaged_backup_fails_its_verification_and_names_the_file(program: Pro
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
     verified = program.answer("backup", "verify", backup_id, status=1)
-    assert verified["problems"] == [{"file": f"dump/{victim.name}", "kind": "checksum"}]
+    assert verified["problems"] == [{"file": f"dump/{victim.name}", "kind": "checksum", "store": "default"}]
     assert victim.name in program("backup", "verify", backup_id).stdout
     assert program("backup", "drill", backup_id).status == 1
 

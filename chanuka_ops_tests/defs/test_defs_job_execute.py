@@ -83,7 +83,7 @@ def test_a_run_cancelled_in_mid_dump_leaves_nothing(
     with ConnectionManager("holder", database) as holder, holder.transaction() as connection:
         connection.execute(text("lock table bills in access exclusive mode"))
         with running(command("backup"), env, tmp_path) as process:
-            assert wait_until(lambda: "pg_dump" in sessions(database), timeout_s=40)
+            assert wait_until(lambda: any("/pg_dump " in line for line in left_of(state_dir)), timeout_s=40)
             process.send_signal(number)
             ran = finished(process)
         assert ran.status != 0
@@ -91,6 +91,7 @@ def test_a_run_cancelled_in_mid_dump_leaves_nothing(
             database
         )
         assert not list((state_dir / "backups").glob("**/dump"))
+        assert not list((state_dir / "backups").glob("**/manifest.json"))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 import chanuka_ops
 from chanuka_ops import errors
@@ -32,6 +33,10 @@ DESIGNED_SENSORS = {
     "health_alert_sensor", "run_failure_alert_sensor", "backup_freshness_sensor", "pending_migration_sensor",
     "database_partition_sensor",
 }  # fmt: skip
+# a restore's target has no default
+NEEDED: dict[str, dict[str, object]] = {
+    "restore_backup": {"ops": {"restore_chosen_backup": {"config": {"into": "main"}}}}
+}
 URL = "postgresql://ops:hunter2@db.internal/chanuka"
 FLEET = {"CHANUKA__DATABASES__A__URL": URL, "CHANUKA__DATABASES__B__URL": URL}
 
@@ -67,10 +72,25 @@ def test_schedules_and_sensors_are_named_as_designed(definitions: Definitions) -
 def test_what_health_monitoring_false_switches_off_is_absent(definitions: Definitions) -> None:
     loaded = definitions(CHANUKA__FEATURES__HEALTH_MONITORING="false")
     assert job_names(loaded) == JOBS - {"health_check"}
-    assert {schedule.name for schedule in loaded.schedules or ()} == {"nightly_schedule"}
+    assert {schedule.name for schedule in loaded.schedules or ()} == {"nightly_schedule", "restore_drill_schedule"}
     assert not [key for key in asset_keys(loaded) if key[0] == "health"]
     steps = {node.name for node in loaded.resolve_job_def("nightly").nodes}
-    assert steps == {"take_backup", "prove_backup", "plan_and_apply"}
+    assert steps == {"take_backup", "prove_backup", "plan_and_apply", "require_every_backup"}
+
+
+def test_the_night_lets_old_backups_go_only_where_a_policy_is_set(definitions: Definitions) -> None:
+    def steps(loaded: dg.Definitions) -> set[str]:
+        return {node.name for node in loaded.resolve_job_def("nightly").nodes}
+
+    assert "expire_old_backups" not in steps(definitions())
+    assert "expire_old_backups" in steps(definitions(CHANUKA__OPERATIONS__BACKUP__KEEP__DAILY="7"))
+
+
+def test_the_queue_runs_one_operation_a_database() -> None:
+    """Schedules tag their runs with the database; Dagster's own limit is on that tag."""
+    instance = yaml.safe_load((PACKAGE.parent / "dagster.yaml").read_text(encoding="utf-8"))
+    (limit,) = instance["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert limit == {"key": "chanuka/database", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
 
 
 def test_every_job_ends_in_time_and_runs_in_one_process(definitions: Definitions) -> None:
@@ -89,7 +109,7 @@ def test_no_secret_is_a_field_or_in_the_default_run_config(definitions: Definiti
     assert not [field for field in DatabaseResource.model_fields if secretive.search(field)]
     for name in JOBS:
         job = loaded.resolve_job_def(name)
-        shape = str(job.run_config_schema.config_type.__dict__) + str(dg.validate_run_config(job, {}))
+        shape = str(job.run_config_schema.config_type.__dict__) + str(dg.validate_run_config(job, NEEDED.get(name, {})))
         assert "hunter2" not in shape
         assert "db.internal" not in shape
 

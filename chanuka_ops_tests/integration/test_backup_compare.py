@@ -236,7 +236,9 @@ def test_a_copy_with_one_other_value_is_not_proven(service: BackupService, cli: 
     assert ran.status == 1
     assert [mismatch["object"] for mismatch in ran.json["mismatches"]] == ["public.bills"]
     assert ran.json["tier"] == "verified"
-    assert ran.json["ladder"] == {"manifest": True, "restores": True, "structure": True, "content": False}
+    assert ran.json["ladder"] == {
+        "manifest": True, "restores": True, "structure": True, "content": False, "indexes": True, "assertions": None,
+    }  # fmt: skip
     assert service.show(taken)[1].tier is Tier.VERIFIED
 
 

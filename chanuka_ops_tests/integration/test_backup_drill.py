@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup.answers import Comparison, Drilled
+from chanuka_ops.backup.answers import Comparison
 from chanuka_ops.backup.drill import RestoredCopy, compare
 from chanuka_ops.backup.model import ROW_TEXT, Manifest
 from chanuka_ops.backup.service import BackupService
@@ -29,7 +29,7 @@ MORE = (
     "create index bills_bent on bills(bent(id))",
     "create function forbid() returns event_trigger language plpgsql as $$ begin raise 'no %', tg_tag; end $$",
     "create table rare(id int primary key)",
-    "create event trigger forbidden on ddl_command_start execute function forbid()",
+    "create event trigger no on ddl_command_start when tag in ('CREATE EXTENSION') execute function forbid()",
 )
 
 
@@ -121,9 +121,11 @@ ASSERTIONS = {
     "select title from bills where id = 1": "'bill 1'",
     "select 1 / (id - id) = 0 from bills where id = 1": "an error: division by zero",
     "select from nowhere": 'an error: relation "nowhere" does not exist',
-    "delete from bills returning true": "an error: cannot execute DELETE in a read-only transaction",
-    "set statement_timeout to 0": "no row: it is no query",
-    "select true; select false": "several results: it is more than one statement",
+    "with told as (select 1) select count(*) = 1 from told -- the end": None,
+    "delete from bills returning true": "an error: syntax error",
+    "set statement_timeout to 0": "an error: syntax error",
+    "select true; select false": "an error: syntax error",
+    "select nextval('numbers') > 0": "an error: cannot execute nextval() in a read-only transaction",
 }
 
 
@@ -131,22 +133,17 @@ def test_each_assertion_has_to_return_one_true(restored: tuple[Manifest, Restore
     asked = {f"{number}": query for number, query in enumerate(ASSERTIONS)}
     problems = looked_at(restored, amcheck=False, assertions=asked).assertion_problems
     assert problems is not None
-    assert {problem.object: problem.restored for problem in problems} == {
-        f"assertion '{number}'": came for number, came in enumerate(ASSERTIONS.values()) if came is not None
+    came = {problem.object: problem.restored.partition(" at or near")[0] for problem in problems}
+    assert came == {
+        f"assertion '{number}'": said for number, said in enumerate(ASSERTIONS.values()) if said is not None
     }
 
 
 def test_an_assertion_that_takes_too_long_fails(restored: tuple[Manifest, RestoredCopy]) -> None:
-    manifest, copy = restored
-    limits = copy.manager.settings.timeouts.model_copy(update={"statement_s": 0.1})
-    hurried = copy.manager.settings.model_copy(update={"timeouts": limits})
-    with ConnectionManager("main", hurried) as manager:
-        found = compare(
-            manifest, replace(copy, manager=manager), deadline_s=60,
-            drill=DrillSettings(amcheck=False, assertions={"slow": "select pg_sleep(30) is not null"}),
-        )  # fmt: skip
-    assert found.assertion_problems is not None
-    assert "statement timeout" in found.assertion_problems[0].restored
+    slow = {"slow": "select pg_sleep(30) is not null"}
+    problems = looked_at(restored, amcheck=False, assertions=slow, assertion_timeout="100ms").assertion_problems
+    assert problems is not None
+    assert "statement timeout" in problems[0].restored
 
 
 def test_a_manifest_of_the_first_algorithm_can_be_proved(restored: tuple[Manifest, RestoredCopy]) -> None:
@@ -170,29 +167,6 @@ def test_a_manifest_of_the_first_algorithm_can_be_proved(restored: tuple[Manifes
 
 
 LADDER = {"manifest": True, "restores": True, "structure": True, "content": True, "indexes": True, "assertions": True}
-
-
-@pytest.mark.parametrize(
-    ("changed", "proven"),
-    [
-        ({}, True),
-        ({"indexes": None}, True),
-        ({"assertions": None}, True),
-        ({"indexes": False}, False),
-        ({"assertions": False}, False),
-        ({"content": None}, False),
-        ({"content": False}, False),
-        ({"structure": False}, False),
-        ({"restores": None, "structure": None, "content": None}, False),
-        ({"manifest": False}, False),
-    ],
-)
-def test_what_it_takes_to_be_proven(
-    changed: dict[str, bool | None],
-    proven: bool,  # noqa: FBT001 - a column of the table
-) -> None:
-    drilled = Drilled.model_construct(ladder={**LADDER, **changed})
-    assert drilled.proven is proven
 
 
 # --- on a server that the settings name

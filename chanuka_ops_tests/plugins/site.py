@@ -103,7 +103,9 @@ class Site:
         }
 
     def service(self, **more: Any) -> BackupService:
-        return self.serve(**{**self.options, "stores": self.stores, **more})
+        made = self.serve(**{**self.options, "stores": self.stores, **more})
+        home = Path(self.environment["CHANUKA_STATE_DIR"])
+        return BackupService(made._settings.model_copy(update={"state_dir": home}))
 
     def create(self, service: BackupService | None = None) -> str:
         with ConnectionManager("main", self.database) as manager:

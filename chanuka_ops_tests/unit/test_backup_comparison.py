@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chanuka_ops.backup import comparing, rules
-from chanuka_ops.backup.model import ROW_TEXT, Fingerprint, Part, SequenceState, TableContent
+from chanuka_ops.backup.answers import RUNGS, Drilled
+from chanuka_ops.backup.model import ROW_TEXT, Fingerprint, Part, SequenceState, TableContent, Tier
 
 
 def state(
@@ -270,3 +271,33 @@ def test_as_many_drills_as_parts_cover_all_whatever_came_before(parts: int, befo
         seen.append(chosen[-1])
     assert sorted(chosen) == list(range(parts))
     assert comparing.next_part(seen, parts) == chosen[0]
+
+
+LADDER: dict[str, bool | None] = dict.fromkeys(RUNGS, True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "proven"),
+    [
+        ({}, True),
+        ({"indexes": None}, True),
+        ({"assertions": None}, True),
+        ({"indexes": False}, False),
+        ({"assertions": False}, False),
+        ({"content": None}, False),
+        ({"content": False}, False),
+        ({"structure": False}, False),
+        ({"restores": None, "structure": None, "content": None}, False),
+        ({"manifest": False}, False),
+    ],
+)
+def test_what_it_takes_to_be_proven(
+    changed: dict[str, bool | None],
+    proven: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    drilled = Drilled(
+        backup_id="b", tier=Tier.TAKEN, restore_seconds=1.0, tables_compared=1, rows_compared=1, coverage=1.0,
+        mismatches=(), structure_problems=(), rto_seconds=1.0, rpo_seconds=1.0, ladder={**LADDER, **changed},
+        warnings=(), scratch_version="18.6", problems=(), tables={},
+    )  # fmt: skip
+    assert drilled.proven is proven
