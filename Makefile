@@ -4,7 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := .ci/requirements.lock
 STAMP  := $(VENV)/.installed
-PYTEST := $(BIN)/pytest $(if $(PG_BIN),--pg-bin=$(PG_BIN))
+# two at a time: a test waits more than it works, and each worker has servers of its own
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -n $(WORKERS) $(if $(PG_BIN),--pg-bin=$(PG_BIN))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test test-unit test-slow test-all bench check format lock clean

@@ -85,9 +85,11 @@ def _why(context: dg.RunFailureSensorContext) -> str:
     """Return the words of the steps that failed: of the run itself it's only said which steps those are."""
     found = []
     for event in context.get_step_failure_events():
-        error = event.step_failure_data.error
-        if error is not None:
-            found.append(f"{event.step_key}: {(error.cause or error).message.strip()}")
+        stated, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+        said = stated.description if stated else None
+        if said is None and error is not None:  # no failure that was worded: whatever was raised
+            said = (error.cause or error).message.strip()
+        found.append(f"{event.step_key}: {said or 'it failed'}")
     return "; ".join(found) or context.failure_event.message or "the run failed"
 
 

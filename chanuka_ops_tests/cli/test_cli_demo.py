@@ -11,7 +11,10 @@ import pytest
 
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops_tests.cli.test_cli_terminal import on_terminal
+from chanuka_ops_tests.plugins.backup import execute
+from chanuka_ops_tests.plugins.desk import Desk, cloud_store, two_stores
 from chanuka_ops_tests.plugins.processes import Cli, Ran, left_of, url_of
+from chanuka_ops_tests.plugins.s3 import Bucket
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -78,3 +81,19 @@ def test_without_health_monitoring_it_works_too(cli: Cli, database: DatabaseSett
     answer = proved(cli("demo", "--json", env=env))
     assert answer["health"] is None
     assert "health" not in {step["name"] for step in json.loads(json.dumps(answer["steps"]))}
+
+
+def test_with_a_bucket_configured_the_second_backup_is_proved_from_there(desk: Desk, cloud: Bucket) -> None:
+    execute(desk.database, "drop table bills")
+    desk.write(two_stores("near") + cloud_store(cloud))
+    answer = proved(desk("demo", "--json"))
+    steps = answer["steps"]
+    assert isinstance(steps, list)
+    said = {step["name"]: step["detail"] for step in steps}
+    names = list(said)
+    assert names.index("optimise apply") < names.index("backup 2") < names.index("drill 2") < names.index("report")
+    assert said["drill 2"].endswith(f"tier proven; fetched from {cloud.url}")
+    second, first = desk.answer("backup", "list")["backups"]
+    assert (second["stores"], second["tier"], first["tier"]) == (["near", "cloud"], "proven", "proven")
+    assert second["backup_id"] in said["backup 2"]
+    assert b'"proven"' in cloud.read(f"main/{second['backup_id']}/status.json"), "that copy was drilled"

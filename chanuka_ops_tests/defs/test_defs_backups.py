@@ -10,14 +10,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from chanuka_ops import errors
 from chanuka_ops.backup import boundaries
 from chanuka_ops.backup.answers import Freshness
-from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.defs import resources, sensors
 from chanuka_ops.postgres.server import Server
 from chanuka_ops_tests.defs.test_defs_runs import failure, figures, outputs, run, taken
-from chanuka_ops_tests.plugins.backup import fresh_database, scalars
+from chanuka_ops_tests.plugins.backup import execute, fresh_database, scalars
 from chanuka_ops_tests.plugins.dagster import Definitions, stored_events
 from chanuka_ops_tests.plugins.desk import KEEP_ONE, TABLES, Desk, cloud_store, two_stores
 from chanuka_ops_tests.plugins.hooks import Receive
@@ -119,24 +117,32 @@ def test_nothing_expires_on_a_partial_listing_and_the_run_says_so(
     assert said.count("nothing expires") == 1
 
 
+@pytest.fixture
+def spare(desk: Desk, server: Server) -> Iterator[str]:
+    """A name that no database has yet; what restores make of it is dropped."""
+    name = f"{desk.database.sqlalchemy_url.database}_new"
+    yield name
+    there = server.settings("postgres")
+    for left in scalars(there, f"select datname::text from pg_database where datname like '{name}%'"):
+        execute(there, f'drop database "{left}" with (force)')
+
+
 def test_a_restore_into_another_database_of_the_settings(
-    desk: Desk, loaded: dg.Definitions, instance: dg.DagsterInstance
+    desk: Desk, spare: str, loaded: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
     backup_id = desk.create()
-    name = f"{desk.database.sqlalchemy_url.database}_new"
-    result = run(
-        loaded, "restore_backup", instance, config_of("restore_chosen_backup", into="main", dbname=name, roles="SKIP")
-    )
+    into = {"into": "main", "dbname": spare}
+    result = run(loaded, "restore_backup", instance, config_of("restore_chosen_backup", **into, roles="SKIP"))
     assert result.success, stored_events(instance, result.run_id)
     plotted = outputs(result)
     assert (plotted["tables"], plotted["rows"]) == (1, 300)
     assert plotted.keys() >= {"restore_seconds", "fetch_seconds"}
-    assert scalars(desk.database.with_dbname(name), "select count(*) from bills") == [300]
+    assert scalars(desk.database.with_dbname(spare), "select count(*) from bills") == [300]
     assert backup_id in stored_events(instance, result.run_id)
 
-    again = run(loaded, "restore_backup", instance, config_of("restore_chosen_backup", into="main", dbname=name))
-    assert "RefusedError: " in failure(again)
-    replaced = config_of("restore_chosen_backup", into="main", dbname=name, replace=name)
+    again = run(loaded, "restore_backup", instance, config_of("restore_chosen_backup", **into))
+    assert "RefusedError: " in failure(again), "it isn't empty any more"
+    replaced = config_of("restore_chosen_backup", **into, replace=spare)
     assert run(loaded, "restore_backup", instance, replaced).success
 
 
@@ -145,7 +151,11 @@ def test_a_restore_into_a_name_that_nobody_knows_is_one_clear_failure(
 ) -> None:
     desk.create()
     result = run(loaded, "restore_backup", instance, config_of("restore_chosen_backup", into="mian"))
-    assert failure(result) == "ConfigurationError: database 'mian' is not configured (configured: main)"
+    assert (
+        failure(result)
+        .strip()
+        .endswith("Failure: ConfigurationError: database 'mian' is not configured (configured: main)")
+    )
     assert len([event for event in result.all_events if event.is_step_failure]) == 1
     with pytest.raises(dg.DagsterInvalidConfigError, match="into"):
         run(loaded, "restore_backup", instance)
@@ -172,8 +182,6 @@ def test_the_night_proves_the_siblings_too_and_fails_for_the_one_that_has_no_bac
     definitions: Definitions,
     instance: dg.DagsterInstance,
 ) -> None:
-    from chanuka_ops_tests.plugins.backup import execute  # noqa: PLC0415
-
     execute(desk.database, "grant select on all tables in schema public to public")
     execute(desk.database, f"grant pg_monitor to {guarded.role}")
     url = url_of(guarded.of(desk.database))
@@ -319,7 +327,7 @@ def test_a_run_that_failed_is_told_with_its_reason_and_database(
     (request,) = receiver.requests
     message = json.loads(request.body)
     assert message["title"] == "[critical] b: backup of b failed"
-    assert message["message"].startswith("take_backup: TargetUnavailable: can't connect to ops:***@127.0.0.1:1/chanuka")
+    assert message["message"].startswith("take_backup: TargetUnavailable: can't connect to ops:***@127.0.0.1:1")
     assert f"run_id: {context.dagster_run.run_id}" in message["message"]
     assert "event: run.failed" in message["message"]
     assert "hunter2" not in request.body.decode()
@@ -343,8 +351,6 @@ def test_a_failure_that_could_not_be_told_fails_the_tick(
 def test_progress_is_in_the_runs_captured_output(
     definitions: Definitions, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from chanuka_ops_tests.plugins.backup import execute  # noqa: PLC0415
-
     execute(desk.database, "insert into bills select g, md5(g::text) from generate_series(1000, 200000) g")
     desk.write('rate_limit = "2MB"')
     monkeypatch.setattr(resources, "PROGRESS_EVERY_S", 0.5)

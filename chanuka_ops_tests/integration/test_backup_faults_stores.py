@@ -413,7 +413,9 @@ def test_a_key_that_does_not_fit(beside: Site, name: str, monkeypatch: pytest.Mo
     assert site.left() == []
 
 
-@pytest.mark.parametrize("content", ["", "# only a comment", "hunter2", RECIPIENT])
+@pytest.mark.parametrize(
+    "content", ["", "# only a comment", "hunter2", RECIPIENT], ids=["nothing", "a_comment", "a_word", "a_public_key"]
+)
 def test_what_is_no_key_is_said_before_anything_is_read(
     sealed: Site, content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

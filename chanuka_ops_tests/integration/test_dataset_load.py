@@ -142,6 +142,7 @@ def test_there_is_something_for_health_and_optimise_to_find(loaded: Loaded) -> N
     assert stats["users"][2]
 
 
+@pytest.mark.slow
 def test_another_database_gets_the_same_and_gaps_are_filled(manager: ConnectionManager, loaded: Loaded) -> None:
     in_this_process(manager.settings).move("up", "head")
     service.load(manager)

@@ -78,10 +78,11 @@ class Desk:
         path.write_text("a file", encoding="utf-8")
 
     def up(self, name: str) -> None:
-        """Put the directory back."""
+        """Put the directory back, if there was one."""
         path = self.directory / name
         path.unlink()
-        path.with_name(f"{name}.away").rename(path)
+        if (away := path.with_name(f"{name}.away")).exists():
+            away.rename(path)
 
     @contextmanager
     def standing(self, *args: str, at: str) -> Iterator[Standing]:

@@ -52,6 +52,7 @@ def test_make_has_the_target(line: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_the_commands_run_in_order(cli: Cli, database: DatabaseSettings) -> None:
     """As in the documents: on one database, and a state directory of its own; ID is the newest backup's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 
 import pytest
@@ -78,6 +79,10 @@ def test_what_could_not_be_carried_out_ends_the_cycle_and_a_lock_does_not() -> N
     assert nightly.require_applied(fine) is fine
     with pytest.raises(errors.DatabaseError, match=r"1 of 2 not carried out: public\.votes: the disk is full"):
         nightly.require_applied([applied("applied"), applied("failed", "public.votes")])
+
+
+def test_sizes_are_written_in_the_unit_that_fits() -> None:
+    assert doctest.testmod(nightly).failed == 0
 
 
 def test_outcomes_are_counted_in_a_line() -> None:

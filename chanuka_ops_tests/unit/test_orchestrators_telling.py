@@ -116,3 +116,17 @@ def test_a_sibling_without_a_backup_ends_the_cycle_by_name() -> None:
     with pytest.raises(errors.ChanukaError, match=r"no backup of main\.other: it is locked"):
         nightly.require_all((Failed("main.other", "LockTimeout", "it is locked"),))
     assert not Taken((), (Failed("main.other", "LockTimeout", "it is locked"),)).complete
+
+
+def test_another_database_of_the_same_servers_is_on_its_replicas_too() -> None:
+    """A replica's URL may name the database: a read that it serves must not come from another one."""
+    stated = DatabaseSettings.model_validate(
+        {
+            "url": "postgresql://ops@a/chanuka",
+            "replicas": [{"url": "postgresql://ops@b/chanuka"}, {"url": "postgresql://ops@c", "weight": 3}],
+        }
+    )
+    there = stated.with_dbname("other")
+    assert [address.sqlalchemy_url.database for address in (there, *there.replicas)] == ["other"] * 3
+    assert [replica.weight for replica in there.replicas] == [1, 3]
+    assert stated.replicas[0].sqlalchemy_url.database == "chanuka"
