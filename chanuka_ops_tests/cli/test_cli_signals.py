@@ -33,7 +33,7 @@ def stuck_dump(
 
 
 def dumping(database: DatabaseSettings) -> bool:
-    """Whether pg_dump waits for the table; the fingerprint beside it waits too, but locks no table by that statement."""
+    """Whether pg_dump waits for the table; the fingerprint beside it waits too, but by a SELECT."""
     waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query ilike 'lock table%'"
     return bool(scalars(database, waiting))
 

@@ -127,6 +127,7 @@ def test_a_drill_in_the_future(site: Site, clock: Clock) -> None:
     assert service.catalogue()[0].backup_id == new
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_a_proven_backup_in_the_future_has_no_age(site: Site, clock: Clock) -> None:
     service = site.service()

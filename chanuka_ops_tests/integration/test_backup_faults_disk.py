@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,11 @@ pytestmark = pytest.mark.postgres
 DATA = "dump/toc.dat"
 
 
+def quick_first(names: Iterable[str], *quick: str) -> list[Any]:
+    """All of them; but those are for the slow lane."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 def pages(directory: Path) -> int:
     """How much of a small disk the files of a backup take, its two documents aside."""
     return sum(
@@ -46,7 +51,7 @@ def pages(directory: Path) -> int:
 
 @pytest.mark.root
 @needs_root
-@pytest.mark.parametrize("lacking", ["the files", "the documents"])
+@pytest.mark.parametrize("lacking", ["the files", pytest.param("the documents", marks=pytest.mark.slow)])
 def test_the_second_store_is_full(site: Site, here: Cli, lacking: str) -> None:
     service = site.service()
     before = site.create(service)
@@ -86,6 +91,7 @@ def test_the_disk_is_full_while_it_is_encrypted(sealed: Site) -> None:
         assert site.left() == []
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @needs_root
 @pytest.mark.parametrize("where", ["staging", "first"])
@@ -122,7 +128,7 @@ def test_room_is_made_on_a_disk_that_is_full(site: Site) -> None:
         )
         service = full.service()
         old, new = full.create(service), full.create(service)
-        (site.state_dir / "all" / "locks").mkdir()
+        (full.state_dir / "locks" / "main.lock").unlink()
         leave(full.state_dir, 0)
         outcome = full.drive("expire")
         assert outcome.error is None
@@ -154,7 +160,7 @@ def test_a_status_is_not_written_on_a_full_disk_and_stays_whole(site: Site) -> N
         assert len(service.store.status(created).evidence) == 2
 
 
-@pytest.mark.parametrize("device", [FULL, BROKEN])
+@pytest.mark.parametrize("device", [FULL, pytest.param(BROKEN, marks=pytest.mark.slow)])
 def test_a_status_that_cannot_be_written_stays_whole(site: Site, device: Path) -> None:
     site = only(site, "first")
     service = site.service()
@@ -171,6 +177,7 @@ def test_a_status_that_cannot_be_written_stays_whole(site: Site, device: Path) -
     assert service.drill(created).proven
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @needs_root
 def test_a_drill_without_room_for_what_it_fetches(sealed: Site) -> None:
@@ -235,7 +242,7 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("what", BREAKS)
+@pytest.mark.parametrize("what", quick_first(BREAKS, "of a file", "of the manifest", "of the directory it appears in"))
 def test_what_may_not_outlast_a_power_cut_is_not_there(site: Site, what: str) -> None:
     alone = only(site, "first")
     service = alone.service()
@@ -246,7 +253,7 @@ def test_what_may_not_outlast_a_power_cut_is_not_there(site: Site, what: str) ->
     assert alone.left() == []
 
 
-@pytest.mark.parametrize("what", BREAKS)
+@pytest.mark.parametrize("what", quick_first(BREAKS, "of a file"))
 def test_what_may_not_outlast_a_power_cut_in_one_store_is_in_the_other(site: Site, what: str) -> None:
     service = site.service()
     before = site.create(service)
@@ -308,6 +315,7 @@ def test_a_file_that_cannot_be_read_back_is_not_blamed_on_the_store_it_is_copied
     assert files.below(tmp_path / "second", strict=True) == []
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @needs_root
 def test_a_stored_file_that_cannot_be_read(site: Site) -> None:

@@ -74,6 +74,7 @@ def test_two_hosts_that_share_a_server_and_a_store(site: Site) -> None:
     assert site.left() == []
 
 
+@pytest.mark.slow
 def test_two_databases_of_one_host(site: Site) -> None:
     service = site.service()
     with standing_still(site, "hashed", "create") as finish, ConnectionManager("other", site.database) as manager:
@@ -214,6 +215,7 @@ def test_a_backup_that_somebody_deletes_at_this_moment(site: Site, monkeypatch: 
     assert site.left() == []
 
 
+@pytest.mark.slow
 def test_a_listing_while_others_delete_shows_no_damage(site: Site) -> None:
     site = only(site, "first")
     created = site.create()

@@ -308,6 +308,7 @@ def test_a_status_that_was_damaged_is_no_evidence(beside: Site, s3: Bucket, name
     assert service.catalogue()[0].tier == "taken"
 
 
+@pytest.mark.slow
 def test_a_manifest_of_another_backup(beside: Site, s3: Bucket) -> None:
     service = beside.service()
     one, other = beside.create(service), beside.create(service)
@@ -336,7 +337,8 @@ def test_an_object_without_a_manifest_is_no_backup(beside: Site, s3: Bucket) -> 
 # damage in one store of two
 
 
-@pytest.mark.parametrize(("bad", "good"), [("first", "cloud"), slow("cloud", "first")])
+@pytest.mark.slow
+@pytest.mark.parametrize(("bad", "good"), [("first", "cloud"), ("cloud", "first")])
 def test_damage_in_one_store_is_said_of_that_one(beside: Site, s3: Bucket, bad: str, good: str) -> None:
     service = beside.service()
     created = beside.create(service)
@@ -456,6 +458,7 @@ def test_tools_older_than_those_that_took_it(site: Site, pg: Binaries, pg_15: Bi
 # several databases of one server
 
 
+@pytest.mark.slow
 def test_one_of_several_databases_fails_and_the_others_stay(site: Site, server: Server) -> None:
     """By the order of their names: the one that fails comes between two."""
     settings = site.service(databases=("beside_*",))._settings
