@@ -89,7 +89,8 @@ def _acquire(connection: Connection, name: str, wait_s: float) -> None:
                 pid, application, role, address, since = holder
                 who = f"{application or 'a session'} (pid {pid}, role {role}, from {address}, since {since:%F %T%z})"
             raise errors.LockHeld(
-                f"database {name!r}: another operation is under way: {who}; waited {wait_s:.0f} s. Nothing was changed.",
+                f"database {name!r}: another operation is under way: {who}; waited {wait_s:.0f} s."
+                " Nothing was changed.",
                 holder=who,
             )
         time.sleep(POLL_S)
