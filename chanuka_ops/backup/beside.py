@@ -95,9 +95,13 @@ class Beside(Generic[T]):
         """End it now: cancel what it does on the server, and close its connection where nothing comes of that."""
         self._stopping.set()
         ends_s = time.monotonic() + CANCELLED_WITHIN_S
-        while self.under_way and time.monotonic() < ends_s:
-            engines.cancel(self._raw)
-            self._thread.join(CANCEL_EVERY_S)
+        try:
+            while self.under_way and time.monotonic() < ends_s:
+                engines.cancel(self._raw)
+                self._thread.join(CANCEL_EVERY_S)
+        except BaseException:  # interrupted once more: whoever rolls back next must not wait for the thread's statement
+            engines.abandon(self._raw)
+            raise
         if self.under_way:
             engines.abandon(self._raw)
             self._thread.join(CLOSED_WITHIN_S)

@@ -32,7 +32,7 @@ from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.documents import MANIFEST, OWN, STATUS
 from chanuka_ops.backup.model import File, Manifest, Status
 from chanuka_ops.backup.placing import LocalWriter, translated
-from chanuka_ops.backup.store import Change
+from chanuka_ops.backup.store import Change, Condition
 
 log = logging.getLogger(__name__)
 
@@ -171,10 +171,11 @@ class LocalStore:
         with flocks.shared(self.directory(backup_id) / MANIFEST, backup_id):
             yield
 
-    def delete(self, backup_id: str) -> None:
+    def delete(self, backup_id: str, if_still: Condition | None = None) -> None:
         """Delete a backup; it's unlisted by one rename first.
 
-        Errors: `BackupNotFound`; `LockHeld` where somebody reads it; `StoreError`.
+        Errors: `BackupNotFound`; `LockHeld` where somebody reads it, or its status isn't as it was; `BackupDamaged`
+        where that can't be read; `StoreError`.
         """
         self.directory(backup_id)
         partials = self.root / _PARTIAL
@@ -186,6 +187,8 @@ class LocalStore:
             try:
                 directory = self.directory(backup_id)  # again: who deleted it just now held the lock
                 with flocks.unread(directory / MANIFEST, backup_id):
+                    if if_still is not None:
+                        rules.require(if_still(self.status(backup_id)), backup_id)
                     directory.rename(partials / backup_id)
                 files.fsync(directory.parent)
                 _unfinished_status(directory).unlink(missing_ok=True)

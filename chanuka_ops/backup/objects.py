@@ -34,7 +34,7 @@ from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.bucket import Bucket, Object
 from chanuka_ops.backup.documents import MANIFEST, OWN, STATUS
 from chanuka_ops.backup.model import File, Manifest, Status
-from chanuka_ops.backup.store import Change
+from chanuka_ops.backup.store import Change, Condition
 from chanuka_ops.backup.uploads import ObjectWriter
 from chanuka_ops.config import StoreSettings
 
@@ -173,14 +173,17 @@ class ObjectStore:
             self._database(backup_id, anew=True)
             yield
 
-    def delete(self, backup_id: str) -> None:
+    def delete(self, backup_id: str, if_still: Condition | None = None) -> None:
         """Delete a backup, its manifest first.
 
-        Errors: `BackupNotFound`; `LockHeld` where somebody reads or deletes it; `StoreError`.
+        Errors: `BackupNotFound`; `LockHeld` where somebody reads or deletes it, or its status isn't as it was;
+        `BackupDamaged` where that can't be read; `StoreError`.
         """
         database = self._database(backup_id, anew=True)
         folder = f"{database}/{backup_id}"
         with self._leases.exclusive(database, backup_id, "delete"):
+            if if_still is not None:
+                rules.require(if_still(self.status(backup_id)), backup_id)
             self._bucket.delete([f"{folder}/{MANIFEST}"])
             reached(f"objects.unlisted:{self.name}")
             self._databases.pop(backup_id, None)

@@ -65,15 +65,21 @@ def verify_each(stores: Sequence[Store], backup_id: str, unread: Mapping[str, st
     Errors: `BackupNotFound`; `StoreError` where no copy could be read.
     """
     copies: list[Verified] = []
+    proven: Store | None = None
     unread = dict(unread)
     for store in stores:
         try:
             copies.append(verify(store, backup_id))
+            proven = store if copies[-1].tier is Tier.PROVEN else proven
         except errors.StoreError as error:
             log.warning("%s", error, extra={"event": "store.unread", "store": store.name})
             unread[store.name] = str(error)
             if store is stores[-1] and not copies:
                 raise
+    if proven is not None:
+        manifest = proven.manifest(backup_id)
+        for store in stores:
+            _prove_too(store, manifest, proven)
     return _together(copies, unread)
 
 
@@ -96,7 +102,8 @@ def drill(holders: Sequence[Store], manifest: Manifest, settings: Settings) -> D
     Errors: see `BackupService.drill`.
     """
     store, *others = holders
-    answer, status = _drill(store, manifest, settings)
+    with store.reading(manifest.backup_id):  # until its outcome is recorded: then a policy may well keep it
+        answer, status = _drill(store, manifest, settings)
     if answer.proven:
         for other in others:
             _prove_too(other, manifest, store)
@@ -159,6 +166,7 @@ def _drill(store: Store, manifest: Manifest, settings: Settings) -> tuple[Drille
     except (errors.ToolFailed, errors.DatabaseError, errors.ServerError, errors.DecryptionFailed) as failure:
         _record_drill(store, manifest, {"error": str(failure)}, passed=False)
         raise
+    reached("compared")
     answer = done.answer()
     figures = answer.model_dump(mode="json", exclude={"tables", "tier", "backup_id"})
     return answer, _record_drill(store, manifest, figures, passed=answer.proven)

@@ -118,6 +118,12 @@ def after_look(status: Status, look: Evidence) -> Status:
     return status.model_copy(update={"tier": tier, "evidence": (*status.evidence, look)})
 
 
+def require(still: bool, backup_id: str) -> None:  # noqa: FBT001 - it's all there is to say
+    """Keep a backup whose status isn't as it was when its fate was decided. Errors: `LockHeld`."""
+    if not still:
+        raise errors.LockHeld(f"backup {backup_id} was pinned or looked at meanwhile: it is kept")
+
+
 def proven_beside(before: Status, store: str) -> Status:
     """Return the status of a copy whose bytes were found to be those of another store's copy that a drill just proved.
 

@@ -15,6 +15,7 @@ from chanuka_ops.backup.answers import Listed
 from chanuka_ops.backup.model import File, Manifest, Status
 
 Change = Callable[[Status], Status]
+Condition = Callable[[Status], bool]
 
 
 class Writer(Protocol):
@@ -84,8 +85,10 @@ class Store(Protocol):
     def reading(self, backup_id: str) -> AbstractContextManager[None]:
         """Keep a backup from being deleted in the block, by anybody. Errors: `BackupNotFound`, `StoreError`."""
 
-    def delete(self, backup_id: str) -> None:
+    def delete(self, backup_id: str, if_still: Condition | None = None) -> None:
         """Delete a backup: unlisted first, so that no half of it is ever listed.
 
-        Errors: `BackupNotFound`; `LockHeld` where somebody reads it; `StoreError`.
+        `if_still` is asked of its status at the last moment, when who looks at it or pins it (`reading`) is kept out.
+        Errors: `BackupNotFound`; `LockHeld` where somebody reads it, or its status isn't as it was; `BackupDamaged`
+        where that can't be read; `StoreError`.
         """

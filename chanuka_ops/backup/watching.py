@@ -138,6 +138,8 @@ class Watch:
             with translated():
                 look()
         except errors.ChanukaError as failure:  # how far it is, is not worth a backup
+            if _was_interrupted(failure):
+                raise KeyboardInterrupt from None
             log.debug("the dump's rows can't be watched: %s", failure, extra={"event": "backup.blind"})
             self._blind = True
 
@@ -175,3 +177,13 @@ def _bytes_below(directory: Path) -> int:
     with suppress(FileNotFoundError), os.scandir(directory) as entries:  # before pg_dump has made it
         return sum(entry.stat().st_size for entry in entries)
     return 0
+
+
+def _was_interrupted(failure: BaseException) -> bool:
+    """Tell whether an interrupt is what an error began with: the driver's clean-up after one may fail by itself."""
+    seen: BaseException | None = failure
+    while seen is not None:
+        if isinstance(seen, KeyboardInterrupt):
+            return True
+        seen = seen.__context__
+    return False

@@ -32,6 +32,7 @@ KEPT_LINES = 200
 MEANWHILE_S = 0.25
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def die_with_parent(signal_number: int) -> Callable[[], None] | None:
 
     def ask_the_kernel() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job inherits it ignored
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
         libc.prctl(_PR_SET_PDEATHSIG, signal_number)
         if os.getppid() != parent:  # it died before we could ask
             os._exit(128 + signal_number)
@@ -162,6 +164,8 @@ def started(
     """
     words = [str(word) for word in argv]
     name = Path(words[0]).name
+    # what Python runs around a fork swallows an interrupt that comes just then: it waits until the program is ours
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS if _libc is not None else ())
     try:
         process = subprocess.Popen(
             words,
@@ -180,10 +184,12 @@ def started(
             extra_groups=[] if account else None,
         )
     except OSError as error:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         raise errors.ToolFailed(f"{words[0]} can't be started: {error.strerror}") from None
-    log.debug("started %s as pid %d", name, process.pid, extra={"event": "tool.started"})
     running = Running(process, name, on_line, on_stderr)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        log.debug("started %s as pid %d", name, process.pid, extra={"event": "tool.started"})
         if stdin is not None and process.stdin is not None:
             with suppress(BrokenPipeError):  # it ended without reading; its status says why
                 process.stdin.write(stdin)

@@ -102,7 +102,7 @@ def test_whatever_runs_next_removes_what_a_killed_backup_left_in_clear(verb: str
     assert not in_clear(beside.state_dir / "staging")
 
 
-@pytest.mark.parametrize("boundary", ["fetched", "restored", "local.status:first"])
+@pytest.mark.parametrize("boundary", ["fetched", "restored", "compared", "local.status:first"])
 def test_a_drill_killed_at_a_boundary(boundary: str, site: Site) -> None:
     service = site.service()
     created = site.create(service)

@@ -7,9 +7,10 @@ call is.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -276,17 +277,20 @@ def test_a_disk_that_fails_beneath_the_plain_text(sealed: Site) -> None:
 
 
 @contextmanager
-def unreadable_dump(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the directory of a dump that was just written fail; only the system call is made up."""
-    real = os.scandir
+def unreadable(monkeypatch: pytest.MonkeyPatch, pattern: str) -> Iterator[None]:
+    """Let directories fail when they are read; only the system calls are made up."""
 
-    def scandir(path: Any = ".") -> Any:
-        if re.search(r"\.partial/[^/]+/dump$", str(path)):
-            raise OSError(5, os.strerror(5), str(path))
-        return real(path)
+    def failing(real: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def read(path: Any = ".") -> Any:
+            if re.search(pattern, str(path)):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return real(path)
+
+        return read
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", scandir)
+        patch.setattr(os, "scandir", failing(os.scandir))
+        patch.setattr(os, "listdir", failing(os.listdir))
         yield
 
 
@@ -296,10 +300,28 @@ def test_a_directory_that_cannot_be_read_back_is_not_an_empty_one(
 ) -> None:
     site = sealed if kind == "encrypted" else replace(sealed, options={"stores": sealed.stores})
     service = site.service()
-    with unreadable_dump(monkeypatch), pytest.raises(errors.StoreError, match="Input/output error"):
+    with (
+        unreadable(monkeypatch, r"\.partial/[^/]+/dump$"),
+        pytest.raises(errors.StoreError, match="Input/output error"),
+    ):
         site.create(service)
     assert service.catalogue() == []
     assert site.left() == []
+
+
+def test_a_directory_of_a_backup_that_cannot_be_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = site.service()
+    created = site.create(service)
+    named = {file.path for file in service.store.manifest(created).files if file.path.startswith("dump/")}
+    with unreadable(monkeypatch, rf"/first/main/{created}/dump$"):
+        problems = service.verify(created).problems
+        assert {problem.file for problem in problems} == named
+        assert {(problem.store, problem.kind) for problem in problems} == {("first", "missing")}
+        assert not service.drill(created, store="first").proven
+    assert service.verify(created).tier is Tier.VERIFIED
+    with unreadable(monkeypatch, r"/first/main$"):
+        assert list(service.look().problems) == ["first"], "nor is it an empty one"
+        assert list(service.verify(created).unread) == ["first"]
 
 
 def test_a_file_that_cannot_be_read_back_is_not_blamed_on_the_store_it_is_copied_to(tmp_path: Path) -> None:

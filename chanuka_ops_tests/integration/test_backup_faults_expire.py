@@ -14,12 +14,13 @@ import pytest
 
 from chanuka_ops import errors
 from chanuka_ops.backup import flocks
-from chanuka_ops.backup.documents import MANIFEST
+from chanuka_ops.backup.documents import MANIFEST, STATUS
 from chanuka_ops.backup.local import LocalStore
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops_tests.plugins.processes import Cli
+from chanuka_ops_tests.plugins.s3 import Bucket
 from chanuka_ops_tests.plugins.site import Site, only, standing_still, whole
 
 pytestmark = pytest.mark.postgres
@@ -152,12 +153,19 @@ def test_expire_while_another_host_dumps(site: Site) -> None:
 # expire and a drill
 
 
-@pytest.mark.parametrize("name", ["first", pytest.param("cloud", marks=pytest.mark.slow)])
-def test_a_backup_that_is_drilled_does_not_expire(beside: Site, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "boundary"),
+    [
+        ("first", "restored"),
+        pytest.param("first", "compared", marks=pytest.mark.slow),
+        pytest.param("cloud", "restored", marks=pytest.mark.slow),
+    ],
+)
+def test_a_backup_that_is_drilled_does_not_expire(beside: Site, name: str, boundary: str) -> None:
     site = keeping_one(only(beside, name))
     service = site.service()
     old, new = site.create(service), site.create(service)
-    with standing_still(site, "restored", "drill", old) as finish:
+    with standing_still(site, boundary, "drill", old) as finish:
         assert re.search(f"^{HELD}chanuka/drill/", str(another_host(site).drive("expire").error)), "the server says so"
         (expiry,) = without_server(site).expire("main")
         assert (expiry.in_use, expiry.deleted, expiry.problem) == ((old,), (), None)
@@ -179,6 +187,49 @@ def test_a_backup_that_expires_first_is_not_drilled(site: Site) -> None:
     with pytest.raises(errors.BackupNotFound):
         service.drill(old)
     assert whole(service) == [new]
+
+
+@pytest.mark.parametrize("name", ["first", pytest.param("cloud", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("act", ["pin", pytest.param("drill", marks=pytest.mark.slow)])
+def test_what_is_pinned_or_proven_after_the_decision_stays(beside: Site, name: str, act: str) -> None:
+    site = keeping_one(only(beside, name))
+    service = without_server(site)
+    older, old, new = (site.create(service) for _ in range(3))
+    with standing_still(site, f"expiring:{old}", "expire") as finish:
+        if act == "pin":
+            service.pin(old, "wait for the auditors")
+        else:
+            assert service.drill(old).proven
+        first = finish().answer[0]
+    assert (first["deleted"], first["in_use"], first["problem"]) == ([older], [old], None)
+    assert whole(service) == [new, old]
+
+
+def test_what_was_disproved_after_the_decision_stays(site: Site) -> None:
+    site = keeping_one(only(site, "first"))
+    service = site.service()
+    old, new = site.create(service), site.create(service)
+    with standing_still(site, f"expiring:{old}", "expire") as finish:
+        (site.state_dir / "first" / "main" / old / "dump" / "toc.dat").write_bytes(b"")
+        assert service.verify(old).problems
+        first = finish().answer[0]
+    assert (first["deleted"], first["in_use"], first["problem"]) == ([], [old], None)
+    assert {one.backup_id for one in service.catalogue()} == {new, old}, "a person has to look"
+
+
+@pytest.mark.parametrize("name", ["first", pytest.param("cloud", marks=pytest.mark.slow)])
+def test_what_cannot_be_read_any_more_after_the_decision_stays(beside: Site, s3: Bucket, name: str) -> None:
+    site = keeping_one(only(beside, name))
+    service = site.service()
+    old, new = site.create(service), site.create(service)
+    with standing_still(site, f"expiring:{old}", "expire") as finish:
+        if name == "cloud":
+            s3.write(f"main/{old}/{STATUS}", b"{}")
+        else:
+            (site.state_dir / "first" / "main" / old / STATUS).write_bytes(b"{}")
+        first = finish().answer[0]
+    assert (first["deleted"], first["in_use"], first["problem"]) == ([], [old], None)
+    assert {one.backup_id for one in service.catalogue()} == {new, old}
 
 
 # expire twice at once

@@ -131,6 +131,7 @@ def test_a_store_without_its_secret_keeps_no_other_from_its_backup(
     assert list(service.look().problems) == ["cloud"]
     assert service.verify(ran.json["backup_id"]).problems == ()
     assert service.drill(ran.json["backup_id"]).proven, "at three in the morning that's enough"
+    assert [expiry.decided.refused is None for expiry in service.expire("main")] == [True, False]
 
 
 @pytest.mark.slow

@@ -149,3 +149,16 @@ def test_a_database_that_is_written_to_while_it_is_dumped(service: BackupService
         assert sequences["public.up"].before < sequences["public.up"].after, "the load must have moved it"
         assert sequences["public.down"].before > sequences["public.down"].after
         assert service.drill(backup_id).tier is Tier.PROVEN
+
+
+def test_a_copy_is_proven_with_the_other_once_its_bytes_were_read(
+    serve: Serve, small: DatabaseSettings, state_dir: Path
+) -> None:
+    service = serve(stores={name: {"url": str(state_dir / name)} for name in ("first", "second")})
+    with ConnectionManager("main", small) as manager:
+        backup_id = service.create(manager).backup_id
+    assert service.drill(backup_id).proven
+    second = service.stores["second"]
+    assert second.status(backup_id).tier is Tier.TAKEN, "nobody has read it yet"
+    service.verify(backup_id)
+    assert second.status(backup_id).tier is Tier.PROVEN

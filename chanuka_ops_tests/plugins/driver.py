@@ -16,6 +16,7 @@ how that ended. An order is done by a fork of this process: the imports, which t
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -33,7 +34,6 @@ from chanuka_ops.backup import boundaries
 from chanuka_ops.orchestrators.backups import BackupOperations
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 
-EIO = 5
 Order = dict[str, Any]
 
 
@@ -75,7 +75,7 @@ def fail_fsync(pattern: re.Pattern[str]) -> None:
     def fsync(descriptor: int) -> None:
         path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         if pattern.search(path):
-            raise OSError(EIO, os.strerror(EIO), path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
         real(descriptor)
 
     os.fsync = fsync  # type: ignore[assignment]  # this process is the test's own
