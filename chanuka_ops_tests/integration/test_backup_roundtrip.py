@@ -17,7 +17,7 @@ from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.server import Server, scratch
 from chanuka_ops_tests.integration.backup_cases import NASTY, ODD_SETTINGS, ROLES
-from chanuka_ops_tests.plugins.backup import VERBATIM, execute, fresh_database
+from chanuka_ops_tests.plugins.backup import VERBATIM, Serve, execute, fresh_database
 from chanuka_ops_tests.plugins.postgres import SERVER_SETTINGS
 
 pytestmark = pytest.mark.postgres
