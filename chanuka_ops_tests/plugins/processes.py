@@ -63,8 +63,9 @@ def url_of(database: DatabaseSettings) -> str:
 
 
 def clean_environment(state_dir: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This environment without any configuration of ours or of Dagster's."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CHANUKA", "DAGSTER", "DATABASE_URL", "PG"))}
+    """This environment without any configuration of ours or of Dagster's, or a width of somebody's terminal."""
+    ours = ("CHANUKA", "DAGSTER", "DATABASE_URL", "PG", "COLUMNS", "LINES")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     return {**kept, "CHANUKA_STATE_DIR": str(state_dir), **(extra or {})}
 
 
