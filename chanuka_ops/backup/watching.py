@@ -24,6 +24,7 @@ from chanuka_ops.context import Progress
 from chanuka_ops.db.engines import translated
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
+from chanuka_ops.postgres import process
 from chanuka_ops.sql.catalog import load
 
 log = logging.getLogger(__name__)
@@ -58,10 +59,10 @@ class Rows:
         return [table for table in sorted(self._under_way) if not self._expected.get(table)]
 
     def see(self, copying: Iterable[tuple[int, int, int]]) -> None:
-        """Take in (process, table, rows) of each session that is reading a table out."""
+        """Take in (session, table, rows) of each session that is reading a table out."""
         now = list(copying)
-        for process, table, rows in now:
-            self._seen[process, table] = max(rows, self._seen.get((process, table), 0))
+        for session, table, rows in now:
+            self._seen[session, table] = max(rows, self._seen.get((session, table), 0))
         tables = {table for _, table, _ in now}
         self._finished |= self._under_way - tables
         self._under_way = tables
@@ -135,11 +136,10 @@ class Watch:
 
     def _seeing(self, look: Callable[[], None]) -> None:
         try:
-            with translated():
+            # an interrupt waits for the look, which is short: in its midst it could be taken for the server's failure
+            with process.interrupts_held(), translated():
                 look()
         except errors.ChanukaError as failure:  # how far it is, is not worth a backup
-            if _was_interrupted(failure):
-                raise KeyboardInterrupt from None
             log.debug("the dump's rows can't be watched: %s", failure, extra={"event": "backup.blind"})
             self._blind = True
 
@@ -177,13 +177,3 @@ def _bytes_below(directory: Path) -> int:
     with suppress(FileNotFoundError), os.scandir(directory) as entries:  # before pg_dump has made it
         return sum(entry.stat().st_size for entry in entries)
     return 0
-
-
-def _was_interrupted(failure: BaseException) -> bool:
-    """Tell whether an interrupt is what an error began with: the driver's clean-up after one may fail by itself."""
-    seen: BaseException | None = failure
-    while seen is not None:
-        if isinstance(seen, KeyboardInterrupt):
-            return True
-        seen = seen.__context__
-    return False

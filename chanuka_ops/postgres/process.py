@@ -70,6 +70,16 @@ def die_with_parent(signal_number: int) -> Callable[[], None] | None:
     return ask_the_kernel
 
 
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the block is over: for what is short, and would lose them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 class Running:
     """A program under way. Use `started()`, which ends it however the block ends."""
 
