@@ -25,8 +25,8 @@ from rich.table import Table
 
 from chanuka_ops import config
 from chanuka_ops.backup import documents
-from chanuka_ops.backup.local import LocalStore
 from chanuka_ops.backup.model import Tier
+from chanuka_ops.backup.storing.local import LocalStore
 from chanuka_ops.dataset import service as dataset
 from chanuka_ops.db import parameters
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator

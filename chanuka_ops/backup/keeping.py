@@ -11,7 +11,7 @@ from chanuka_ops.backup import retention
 from chanuka_ops.backup.answers import Expiry, Listed, Retention
 from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.model import Pin, Status, Tier
-from chanuka_ops.backup.store import Store
+from chanuka_ops.backup.storing.store import Store
 from chanuka_ops.config import KeepSettings
 
 log = logging.getLogger(__name__)

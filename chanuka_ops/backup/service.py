@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chanuka_ops import errors
-from chanuka_ops.backup import drill as drills
-from chanuka_ops.backup import flocks, keeping, proving, recovering, rules, stores, sweeping, taking
+from chanuka_ops.backup import keeping, rules
 from chanuka_ops.backup.answers import Catalogue, Created, Drilled, Expiry, Listed, Retention, Verified
-from chanuka_ops.backup.extract import Format
-from chanuka_ops.backup.fetching import Fetched
 from chanuka_ops.backup.model import Manifest, Status
-from chanuka_ops.backup.restored import Extracted, Options, Restored
-from chanuka_ops.backup.store import Store
+from chanuka_ops.backup.proving import drill as drills
+from chanuka_ops.backup.proving import service as proving
+from chanuka_ops.backup.restoring import service as recovering
+from chanuka_ops.backup.restoring.extract import Format
+from chanuka_ops.backup.restoring.restored import Extracted, Options, Restored
+from chanuka_ops.backup.storing import flocks, stores, sweeping
+from chanuka_ops.backup.storing.fetching import Fetched
+from chanuka_ops.backup.storing.store import Store
+from chanuka_ops.backup.taking import service as taking
 from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 

@@ -14,9 +14,9 @@ import click
 from pydantic import SecretStr, ValidationError
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup import restore
-from chanuka_ops.backup.extract import Format
-from chanuka_ops.backup.restored import Finished, Options, Restored
+from chanuka_ops.backup.restoring import restore
+from chanuka_ops.backup.restoring.extract import Format
+from chanuka_ops.backup.restoring.restored import Finished, Options, Restored
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.cli.face import Face, common
 from chanuka_ops.config import DatabaseSettings, Settings

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from chanuka_ops import config
-from chanuka_ops.backup import rules, stores
+from chanuka_ops.backup import rules
 from chanuka_ops.backup.answers import Catalogue
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
+from chanuka_ops.backup.storing import stores
 from chanuka_ops.orchestrators.database import known_names
 
 GROUP = "postgresql"

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup import picking, rules
+from chanuka_ops.backup import rules
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Retention, Verified
-from chanuka_ops.backup.restored import Options, Restored
+from chanuka_ops.backup.restoring.restored import Options, Restored
 from chanuka_ops.backup.service import BackupService
+from chanuka_ops.backup.taking import picking
 from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.lock import operation_lock_if_reachable
 from chanuka_ops.db.manager import ConnectionManager

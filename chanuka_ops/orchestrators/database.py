@@ -14,9 +14,9 @@ from typing import Any, Self
 from sqlalchemy import text
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup import flocks
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Listed, Retention, Verified
-from chanuka_ops.backup.restored import Options, Restored
+from chanuka_ops.backup.restoring.restored import Options, Restored
+from chanuka_ops.backup.storing import flocks
 from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.asking import Probe
 from chanuka_ops.db.manager import ConnectionManager

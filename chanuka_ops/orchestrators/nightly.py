@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from chanuka_ops import errors
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Verified
-from chanuka_ops.backup.restored import Restored
+from chanuka_ops.backup.restoring.restored import Restored
 from chanuka_ops.health.model import HealthReport
 from chanuka_ops.optimisation.model import Applied, Plan
 from chanuka_ops.orchestrators.backups import Failed, Taken

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from chanuka_ops import errors, notify
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Verified
-from chanuka_ops.backup.restored import Restored
+from chanuka_ops.backup.restoring.restored import Restored
 from chanuka_ops.config import HeartbeatSettings, Settings
 from chanuka_ops.db.credentials import resolve_secret
 from chanuka_ops.notify import Notice, Severity

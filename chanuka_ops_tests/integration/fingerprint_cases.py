@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chanuka_ops.backup import fingerprint as fingerprints
 from chanuka_ops.backup.model import Fingerprint
-from chanuka_ops.backup.selection import EVERYTHING, Selection
+from chanuka_ops.backup.taking import fingerprint as fingerprints
+from chanuka_ops.backup.taking.selection import EVERYTHING, Selection
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import documents, dump, files
+from chanuka_ops.backup import documents, files
 from chanuka_ops.backup.answers import Comparison
 from chanuka_ops.backup.documents import MANIFEST, STATUS
-from chanuka_ops.backup.drill import RestoredCopy, compare
 from chanuka_ops.backup.model import Manifest, Tier
+from chanuka_ops.backup.proving.drill import RestoredCopy, compare
 from chanuka_ops.backup.service import BackupService
+from chanuka_ops.backup.taking import dump
 from chanuka_ops.config import DatabaseSettings, PostgresSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.binaries import Binaries

@@ -12,8 +12,8 @@ import pytest
 
 from chanuka_ops import errors
 from chanuka_ops.backup.answers import Comparison
-from chanuka_ops.backup.drill import RestoredCopy, compare
 from chanuka_ops.backup.model import ROW_TEXT, Manifest
+from chanuka_ops.backup.proving.drill import RestoredCopy, compare
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import DatabaseSettings, DrillSettings, PostgresSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager

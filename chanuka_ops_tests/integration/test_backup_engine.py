@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup import compression, dump, picking
-from chanuka_ops.backup import fingerprint as fingerprints
-from chanuka_ops.backup import globals as server_globals
-from chanuka_ops.backup.dump import Dumped
+from chanuka_ops.backup.taking import compression, dump, picking
+from chanuka_ops.backup.taking import fingerprint as fingerprints
+from chanuka_ops.backup.taking import globals as server_globals
+from chanuka_ops.backup.taking.dump import Dumped
 from chanuka_ops.config import BackupSettings, DatabaseSettings, TimeoutSettings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres import process
@@ -120,7 +120,7 @@ def test_an_interrupt_ends_both(
         if (tmp_path / dump.DUMP).exists():
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("chanuka_ops.backup.watching.Watch.look", interrupted)
+    monkeypatch.setattr("chanuka_ops.backup.taking.watching.Watch.look", interrupted)
     execute(small, "create table filler as select g, md5(g::text) from generate_series(1, 400000) g")
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

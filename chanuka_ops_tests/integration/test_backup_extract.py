@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chanuka_ops import errors
-from chanuka_ops.backup import archive, copytext, extract, fetching
-from chanuka_ops.backup.restored import Extracted
+from chanuka_ops.backup.restoring import archive, copytext, extract
+from chanuka_ops.backup.restoring.restored import Extracted
 from chanuka_ops.backup.service import BackupService
+from chanuka_ops.backup.storing import fetching
 from chanuka_ops.config import DatabaseSettings, PostgresSettings, Settings
 from chanuka_ops.db import parameters
 from chanuka_ops.postgres.binaries import Binaries

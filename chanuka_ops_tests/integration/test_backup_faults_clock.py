@@ -12,10 +12,12 @@ from typing import Any, Self
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import keeping, proving, rules, service, taking
+from chanuka_ops.backup import keeping, rules, service
 from chanuka_ops.backup.answers import Catalogue, Listed
 from chanuka_ops.backup.model import Tier
+from chanuka_ops.backup.proving import service as proving
 from chanuka_ops.backup.rules import CLOCK_TOLERANCE
+from chanuka_ops.backup.taking import service as taking
 from chanuka_ops_tests.plugins.processes import Cli
 from chanuka_ops_tests.plugins.site import Site, whole
 

@@ -21,8 +21,8 @@ import pytest
 from chanuka_ops import errors
 from chanuka_ops.backup import files
 from chanuka_ops.backup.documents import MANIFEST, STATUS
-from chanuka_ops.backup.local import LocalStore
 from chanuka_ops.backup.model import File, Tier
+from chanuka_ops.backup.storing.local import LocalStore
 from chanuka_ops_tests.plugins.backup import local
 from chanuka_ops_tests.plugins.disks import BROKEN, FULL, PAGE, broken, leave, mounted, needs_root
 from chanuka_ops_tests.plugins.processes import Cli

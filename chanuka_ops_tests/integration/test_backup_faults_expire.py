@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import flocks
 from chanuka_ops.backup.documents import MANIFEST, STATUS
-from chanuka_ops.backup.local import LocalStore
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
+from chanuka_ops.backup.storing import flocks
+from chanuka_ops.backup.storing.local import LocalStore
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops_tests.plugins.processes import Cli
 from chanuka_ops_tests.plugins.s3 import Bucket

@@ -15,10 +15,10 @@ from chanuka_ops import context, errors
 from chanuka_ops.backup import documents
 from chanuka_ops.backup.answers import Created
 from chanuka_ops.backup.documents import MANIFEST, STATUS
-from chanuka_ops.backup.local import LocalStore
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
-from chanuka_ops.backup.store import Store
+from chanuka_ops.backup.storing.local import LocalStore
+from chanuka_ops.backup.storing.store import Store
 from chanuka_ops.config import TimeoutSettings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.orchestrators.backups import BackupOperations

@@ -20,10 +20,11 @@ import pyrage
 import pytest
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup import documents, encryption, fetching
+from chanuka_ops.backup import documents, encryption
 from chanuka_ops.backup.encryption import Identity
-from chanuka_ops.backup.local import LocalStore
 from chanuka_ops.backup.model import Encryption, File, Manifest
+from chanuka_ops.backup.storing import fetching
+from chanuka_ops.backup.storing.local import LocalStore
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.process import run, wait_until
 
@@ -417,8 +418,9 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import pyrage
-from chanuka_ops.backup import encryption, fetching
-from chanuka_ops.backup.local import LocalStore
+from chanuka_ops.backup import encryption
+from chanuka_ops.backup.storing import fetching
+from chanuka_ops.backup.storing.local import LocalStore
 
 store = LocalStore(Path(sys.argv[1]))
 manifest = store.manifest(sys.argv[2])

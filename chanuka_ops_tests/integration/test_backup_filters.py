@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup import archive, dump, picking
-from chanuka_ops.backup.selection import EVERYTHING, LONGEST_ARGUMENTS, Selection
+from chanuka_ops.backup.restoring import archive
 from chanuka_ops.backup.service import BackupService
+from chanuka_ops.backup.taking import dump, picking
+from chanuka_ops.backup.taking.selection import EVERYTHING, LONGEST_ARGUMENTS, Selection
 from chanuka_ops.config import BackupSettings, DatabaseSettings
 from chanuka_ops.config.backup import FilterSettings
 from chanuka_ops.db.manager import ConnectionManager

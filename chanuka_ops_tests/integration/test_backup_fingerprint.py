@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chanuka_ops.backup import fingerprint as fingerprints
 from chanuka_ops.backup.model import ROW_TEXT
-from chanuka_ops.backup.selection import Selection
+from chanuka_ops.backup.taking import fingerprint as fingerprints
+from chanuka_ops.backup.taking.selection import Selection
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.server import Server, scratch

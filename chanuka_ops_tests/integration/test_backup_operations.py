@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors, notify
-from chanuka_ops.backup import flocks
+from chanuka_ops.backup.storing import flocks
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.notify import Delivery

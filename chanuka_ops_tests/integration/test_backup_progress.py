@@ -11,9 +11,9 @@ from typing import Self
 import pytest
 
 from chanuka_ops import context
-from chanuka_ops.backup import dump, watching
-from chanuka_ops.backup.selection import EVERYTHING, Selection
-from chanuka_ops.backup.watching import Watch
+from chanuka_ops.backup.taking import dump, watching
+from chanuka_ops.backup.taking.selection import EVERYTHING, Selection
+from chanuka_ops.backup.taking.watching import Watch
 from chanuka_ops.config import BackupSettings, DatabaseSettings
 from chanuka_ops.context import Progress
 from chanuka_ops.db.manager import ConnectionManager

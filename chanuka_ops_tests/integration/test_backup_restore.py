@@ -17,11 +17,12 @@ import pyrage
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import archive, entries, fingerprint, preflight, properties, swap, target
-from chanuka_ops.backup.archive import Entry
-from chanuka_ops.backup.entries import Pick
 from chanuka_ops.backup.model import Fingerprint, Manifest
-from chanuka_ops.backup.restored import Options
+from chanuka_ops.backup.restoring import archive, entries, preflight, properties, swap, target
+from chanuka_ops.backup.restoring.archive import Entry
+from chanuka_ops.backup.restoring.entries import Pick
+from chanuka_ops.backup.restoring.restored import Options
+from chanuka_ops.backup.taking import fingerprint
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager

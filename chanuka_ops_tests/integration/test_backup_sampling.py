@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import comparing
 from chanuka_ops.backup.answers import Comparison
-from chanuka_ops.backup.fingerprint import Sample
 from chanuka_ops.backup.model import Fingerprint
+from chanuka_ops.backup.proving import comparing
+from chanuka_ops.backup.taking.fingerprint import Sample
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops_tests.integration.fingerprint_cases import retaken, taken
 from chanuka_ops_tests.plugins.backup import execute

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import restore, swap, target
-from chanuka_ops.backup.restored import Restored
+from chanuka_ops.backup.restoring import restore, swap, target
+from chanuka_ops.backup.restoring.restored import Restored
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup import fingerprint
 from chanuka_ops.backup.answers import Created
 from chanuka_ops.backup.service import BackupService
+from chanuka_ops.backup.taking import fingerprint
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.engines import translated
 from chanuka_ops.db.manager import ConnectionManager

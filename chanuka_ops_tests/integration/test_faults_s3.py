@@ -20,10 +20,11 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import documents, leases, rules
+from chanuka_ops.backup import documents, rules
 from chanuka_ops.backup.model import Evidence
-from chanuka_ops.backup.objects import ObjectStore
-from chanuka_ops.backup.transfers import PART_BYTES
+from chanuka_ops.backup.storing import leases
+from chanuka_ops.backup.storing.objects import ObjectStore
+from chanuka_ops.backup.storing.transfers import PART_BYTES
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops_tests.plugins.gate import Act, Fault
 from chanuka_ops_tests.plugins.s3 import (
@@ -434,7 +435,7 @@ WRITER = """
 import json, sys
 from pathlib import Path
 from chanuka_ops.backup.model import Manifest
-from chanuka_ops.backup.objects import ObjectStore
+from chanuka_ops.backup.storing.objects import ObjectStore
 from chanuka_ops.config import StoreSettings
 stated = json.loads(sys.stdin.read())
 store = ObjectStore("cloud", StoreSettings.model_validate(stated["settings"]), deadline_s=20.0)

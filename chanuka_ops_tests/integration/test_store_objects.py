@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup import documents, leases, rules
+from chanuka_ops.backup import documents, rules
 from chanuka_ops.backup.model import Evidence, Pin, Status, Tier
-from chanuka_ops.backup.transfers import PART_BYTES
+from chanuka_ops.backup.storing import leases
+from chanuka_ops.backup.storing.transfers import PART_BYTES
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops_tests.plugins.s3 import SECRET, Bucket, sample
 
@@ -256,7 +257,7 @@ def test_a_change_between_reading_and_writing_is_not_lost(s3: Bucket, tmp_path: 
 
 @pytest.mark.slow
 def test_a_status_that_never_comes_to_rest(s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chanuka_ops.backup.objects.CHANGE_TRIES", 3)
+    monkeypatch.setattr("chanuka_ops.backup.storing.objects.CHANGE_TRIES", 3)
     one, store = sample(tmp_path), s3.store()
     one.plant(s3)
     rival = s3.store()

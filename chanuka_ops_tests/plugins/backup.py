@@ -12,8 +12,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from chanuka_ops.backup.local import LocalStore
 from chanuka_ops.backup.service import BackupService
+from chanuka_ops.backup.storing.local import LocalStore
 from chanuka_ops.config import BackupSettings, DatabaseSettings, OperationSettings, PostgresSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.binaries import Binaries

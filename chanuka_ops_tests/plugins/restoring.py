@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from chanuka_ops.backup import archive, boundaries, restore
+from chanuka_ops.backup import boundaries
 from chanuka_ops.backup.model import Manifest
-from chanuka_ops.backup.restored import Options, Restored
+from chanuka_ops.backup.restoring import archive, restore
+from chanuka_ops.backup.restoring.restored import Options, Restored
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.cli import main
 from chanuka_ops.config import BackupSettings, DatabaseSettings, PostgresSettings, Settings

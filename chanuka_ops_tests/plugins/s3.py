@@ -27,7 +27,7 @@ import pytest
 
 from chanuka_ops.backup import documents
 from chanuka_ops.backup.model import File, Fingerprint, Manifest, Source, TableContent
-from chanuka_ops.backup.objects import ObjectStore
+from chanuka_ops.backup.storing.objects import ObjectStore
 from chanuka_ops.config import SecretSource, StoreSettings
 from chanuka_ops.postgres.process import die_with_parent, wait_until
 from chanuka_ops_tests.plugins.gate import PATIENCE_S, Act, Fault, Gate

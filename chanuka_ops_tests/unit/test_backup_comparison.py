@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chanuka_ops.backup import comparing, rules
+from chanuka_ops.backup import rules
 from chanuka_ops.backup.answers import RUNGS, Drilled
 from chanuka_ops.backup.model import ROW_TEXT, Fingerprint, Part, SequenceState, TableContent, Tier
+from chanuka_ops.backup.proving import comparing
 
 
 def state(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import compression
-from chanuka_ops.backup.compression import Compression
+from chanuka_ops.backup.taking import compression
+from chanuka_ops.backup.taking.compression import Compression
 from chanuka_ops.postgres.binaries import Binaries
 
 

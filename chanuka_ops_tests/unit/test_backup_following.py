@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chanuka_ops.backup import files, following
-from chanuka_ops.backup.following import Follower
+from chanuka_ops.backup import files
+from chanuka_ops.backup.taking import following
+from chanuka_ops.backup.taking.following import Follower
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chanuka_ops import errors
-from chanuka_ops.backup import selection
-from chanuka_ops.backup.selection import ALL, EVERYTHING, LONGEST_ARGUMENTS, Names, Relation, Resolved, Selection
+from chanuka_ops.backup.taking import selection
+from chanuka_ops.backup.taking.selection import ALL, EVERYTHING, LONGEST_ARGUMENTS, Names, Relation, Resolved, Selection
 from chanuka_ops.config.backup import FilterSettings
 
 NAMES = Names(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chanuka_ops.backup import statements
-from chanuka_ops.backup.archive import Entry
-from chanuka_ops.backup.entries import split
+from chanuka_ops.backup.restoring import statements
+from chanuka_ops.backup.restoring.archive import Entry
+from chanuka_ops.backup.restoring.entries import split
 
 ROLES = r"""--
 -- PostgreSQL database cluster dump

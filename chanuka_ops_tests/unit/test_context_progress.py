@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chanuka_ops import context
-from chanuka_ops.backup.watching import Rows
+from chanuka_ops.backup.taking.watching import Rows
 from chanuka_ops.context import PACE_EVIDENCE_S, PACE_WINDOW_S, Pace, Progress
 
 REPORTS = st.lists(

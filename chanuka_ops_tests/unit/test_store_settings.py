@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.backup import causes, clients
-from chanuka_ops.backup.objects import ObjectStore
+from chanuka_ops.backup.storing import causes, clients
+from chanuka_ops.backup.storing.objects import ObjectStore
 from chanuka_ops.config import SecretSource, StoreSettings
 
 SECRET = "s3cret+of/the=store"  # a secret: nothing but this test knows it

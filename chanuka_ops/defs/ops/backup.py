@@ -8,7 +8,7 @@ from pydantic import Field
 
 from chanuka_ops import errors
 from chanuka_ops.backup.answers import Created, Drilled, Verified
-from chanuka_ops.backup.restored import Options
+from chanuka_ops.backup.restoring.restored import Options
 from chanuka_ops.defs.assets import IN_EVERY_STORE, PROVEN, backups_key
 from chanuka_ops.defs.resources import DatabaseResource, readable
 from chanuka_ops.defs.tables import markdown

@@ -1,0 +1,1 @@
+"""Proving a backup: every byte reread, a copy restored and compared with its source."""

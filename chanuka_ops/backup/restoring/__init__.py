@@ -1,0 +1,1 @@
+"""Getting data back: whole databases, schemas, tables; refusals come before any change."""

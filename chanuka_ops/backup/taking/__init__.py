@@ -1,0 +1,1 @@
+"""Taking a backup: pg_dump beside the fingerprint, on one snapshot."""
