@@ -38,7 +38,7 @@ def check(connection: Connection, *, go_on: Callable[[], None] = lambda: None) -
     `go_on` is called between two checks and may raise.
     Errors: `DatabaseError`, where a check couldn't be made.
     """
-    catalog = load(__package__)
+    catalog = load("chanuka_ops.backup")
     with _undone(connection):
         schema = _home(connection)
         if schema is None:
@@ -58,7 +58,7 @@ def check(connection: Connection, *, go_on: Callable[[], None] = lambda: None) -
 
 def _home(connection: Connection) -> str | None:
     """Return the schema of amcheck's functions, made now where it wasn't there; None where it can't be had."""
-    found = connection.execute(text(load(__package__).sql("amcheck_home"))).one()
+    found = connection.execute(text(load("chanuka_ops.backup").sql("amcheck_home"))).one()
     if found.schema is not None:
         return str(found.schema)
     if not found.available:

@@ -30,7 +30,7 @@ def check(manager: ConnectionManager, assertions: Mapping[str, str], *, timeout_
         try:
             with manager.transaction(read_only=True) as connection:
                 limit = {"timeout_ms": str(round(timeout_s * 1000))}
-                connection.execute(text(load(__package__).sql("statement_timeout")), limit)
+                connection.execute(text(load("chanuka_ops.backup").sql("statement_timeout")), limit)
                 came = _came_back(connection, query)
         except (errors.ConnectError, errors.ConnectionLost):
             raise

@@ -234,7 +234,9 @@ def _make_schemas(database: DatabaseSettings, names: Sequence[str]) -> None:
         return
     with ConnectionManager("scratch", database) as manager, manager.autocommit() as connection:
         for name in names:
-            statement = connection.execute(text(load(__package__).sql("create_schema")), {"name": name}).scalar_one()
+            statement = connection.execute(
+                text(load("chanuka_ops.backup").sql("create_schema")), {"name": name}
+            ).scalar_one()
             engines.execute_verbatim(connection, statement)
 
 
@@ -256,7 +258,7 @@ def _admin_database(server: Server, dbname: str) -> str:
     for where, statement in (("postgres", "create_admin_database"), (name, "drop_database")):
         with ConnectionManager("scratch", server.settings(where)) as manager, manager.autocommit() as connection:
             quoted = connection.execute(
-                text(load(__package__).sql(statement)), {"name": name if where == "postgres" else dbname}
+                text(load("chanuka_ops.backup").sql(statement)), {"name": name if where == "postgres" else dbname}
             ).scalar_one()
             connection.exec_driver_sql(quoted, execution_options={"no_parameters": True})
     return name

@@ -69,7 +69,9 @@ def growth(watcher: ConnectionManager, dbname: str, expected_bytes: int) -> Call
         looked_at = time.monotonic()
         try:
             with watcher.transaction(read_only=True) as connection:
-                size = connection.execute(text(load(__package__).sql("database_size")), {"name": dbname}).scalar_one()
+                size = connection.execute(
+                    text(load("chanuka_ops.backup").sql("database_size")), {"name": dbname}
+                ).scalar_one()
         except errors.DatabaseError:  # how far it is, is not worth a restore
             return
         context.progress("restore", size, max(size, expected_bytes), "bytes")

@@ -55,7 +55,7 @@ def carry(target: Target, archive: Archive, name: str, plan: Plan) -> list[str]:
     """
     refused = []
     quoted = target.quoted(name)
-    catalog = load(__package__)
+    catalog = load("chanuka_ops.backup")
     with target.seat.transaction(profile=Profile.MAINTENANCE) as connection:
         if not archive.standard_strings:
             engines.execute_verbatim(connection, "set local standard_conforming_strings = off")

@@ -37,7 +37,7 @@ class Counted:
 def count(manager: ConnectionManager, *, deadline_s: float) -> Counted:
     """Count the rows of every table. Errors: `DatabaseError`."""
     rows: dict[Name, int | None] = {}
-    catalog = load(__package__)
+    catalog = load("chanuka_ops.backup")
     with manager.transaction(
         isolation="REPEATABLE READ", read_only=True, profile=Profile.MAINTENANCE, deadline_s=deadline_s
     ) as connection:

@@ -87,7 +87,7 @@ def exclusively(target: Target) -> Iterator[None]:
     """
     with target.seat.autocommit(profile=Profile.MAINTENANCE) as connection:
         taken = connection.execute(
-            text(load(__package__).sql("restore_lock")), {"class": LOCK_CLASS, "name": target.name}
+            text(load("chanuka_ops.backup").sql("restore_lock")), {"class": LOCK_CLASS, "name": target.name}
         ).scalar_one()
         if not taken:
             holders = target.ask("restore_lock_holder", **{"class": LOCK_CLASS, "name": target.name})
@@ -212,7 +212,7 @@ def _free_name(target: Target) -> str:
 
 
 def _rename(target: Target, ready: str, old: str | None, comment: str | None) -> None:
-    catalog = load(__package__)
+    catalog = load("chanuka_ops.backup")
     with target.seat.transaction(profile=Profile.MAINTENANCE, lock_timeout_s=LOCK_S) as connection:
 
         def run(block: str, **names: object) -> None:

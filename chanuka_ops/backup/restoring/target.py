@@ -80,13 +80,13 @@ class Target:
     def ask(self, block: str, **values: object) -> list[Any]:
         """Run a named query in the seat and return its rows. Errors: `DatabaseError`."""
         with self.seat.autocommit() as connection:
-            statement = text(load(__package__).sql(block, self.server.major))
+            statement = text(load("chanuka_ops.backup").sql(block, self.server.major))
             return [row._mapping for row in connection.execute(statement, values)]  # noqa: SLF001 - its public name
 
     def run(self, block: str, **names: object) -> None:
         """Run, in the seat, the statement that a named query writes. Errors: `DatabaseError`."""
         with self.seat.autocommit() as connection:
-            written = connection.execute(text(load(__package__).sql(block)), names).scalar_one()
+            written = connection.execute(text(load("chanuka_ops.backup").sql(block)), names).scalar_one()
             engines.execute_verbatim(connection, written)
 
     def quoted(self, name: str) -> str:
@@ -102,7 +102,7 @@ class Target:
     def contents(self, name: str | None = None) -> Contents:
         """Look into the target, or another database of its server. Errors: `DatabaseError`."""
         with self.manager(name) as manager, manager.autocommit() as connection:
-            rows = connection.execute(text(load(__package__).sql("restore_contents"))).all()
+            rows = connection.execute(text(load("chanuka_ops.backup").sql("restore_contents"))).all()
         return Contents(tuple(str(row.object) for row in rows[:_FIRST]), rows[0].objects if rows else 0)
 
     def manager(self, name: str | None = None) -> ConnectionManager:
@@ -165,7 +165,7 @@ def seen(settings: DatabaseSettings) -> Iterator[Target]:
     """Look at a target's server for the block. Errors: `ConnectError`."""
     with _seat(settings) as seat:
         with seat.autocommit() as connection:
-            row = connection.execute(text(load(__package__).sql("restore_server"))).mappings().one()
+            row = connection.execute(text(load("chanuka_ops.backup").sql("restore_server"))).mappings().one()
         server = Server(**row)
         if seat.name == _ALONE:  # nobody renames the database that he sits in
             server = replace(server, may_create=False)

@@ -76,12 +76,12 @@ def fix_settings(connection: Connection, *, deadline_s: float) -> None:
     No statement may run longer than `deadline_s`, and none uses more than one of the server's cores.
     """
     deadline_ms = min(round(deadline_s * 1000), _LONGEST_MS)
-    connection.execute(text(load(__package__).sql("settings")), {"deadline_ms": str(deadline_ms)})
+    connection.execute(text(load("chanuka_ops.backup").sql("settings")), {"deadline_ms": str(deadline_ms)})
 
 
 def source(connection: Connection) -> Source:
     """Read the facts of the source for the manifest."""
-    catalog = load(__package__)
+    catalog = load("chanuka_ops.backup")
     row = connection.execute(text(catalog.sql("source"))).mappings().one()
     versions = connection.execute(text(catalog.sql("schema_revision_table"))).scalar_one_or_none()
     revisions = _rows(connection, f"select version_num from {versions} order by 1") if versions else []  # noqa: S608 - quoted by the server
@@ -162,7 +162,7 @@ def sequences(connection: Connection, selection: Selection = EVERYTHING) -> dict
     Errors: `PermissionDenied` naming the sequence that the role can't read.
     """
     found = {}
-    for name, increment, cycle in connection.execute(text(load(__package__).sql("sequences"))).all():
+    for name, increment, cycle in connection.execute(text(load("chanuka_ops.backup").sql("sequences"))).all():
         if not selection.has_object(None, str(name)):
             continue
         (value, called), *_rest = _readable(connection, name, _STATE.format(name))
@@ -173,7 +173,7 @@ def sequences(connection: Connection, selection: Selection = EVERYTHING) -> dict
 
 
 def _tables(connection: Connection) -> list[_Table]:
-    return [_Table(**row) for row in connection.execute(text(load(__package__).sql("tables"))).mappings()]
+    return [_Table(**row) for row in connection.execute(text(load("chanuka_ops.backup").sql("tables"))).mappings()]
 
 
 def _contents(
@@ -218,11 +218,11 @@ def _one_part(connection: Connection, table: _Table, parts: int, number: int) ->
 
 def _size(connection: Connection, name: str) -> int:
     with _naming(name):
-        return int(connection.execute(text(load(__package__).sql("table_size")), {"name": name}).scalar_one())
+        return int(connection.execute(text(load("chanuka_ops.backup").sql("table_size")), {"name": name}).scalar_one())
 
 
 def _large_objects(connection: Connection, chunk_bytes: int) -> TableContent:
-    row = connection.execute(text(load(__package__).sql("large_objects")), {"chunk_bytes": chunk_bytes}).one()
+    row = connection.execute(text(load("chanuka_ops.backup").sql("large_objects")), {"chunk_bytes": chunk_bytes}).one()
     return TableContent(rows=row.rows, hash=row.hash)
 
 
@@ -235,7 +235,7 @@ def _with_structure(
     algorithm: HashAlgorithm,
 ) -> Fingerprint:
     """Complete the contents to a fingerprint by all else."""
-    catalog = load(__package__)
+    catalog = load("chanuka_ops.backup")
     versions = text(catalog.sql("collations", engines.server_major(connection)))
     objects = {
         f"{found.kind} {found.object}": _object_hash(found.definition, found.rights)

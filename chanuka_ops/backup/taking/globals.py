@@ -53,7 +53,7 @@ def commands(
 
 def refuse_hidden_passwords(connection: Connection) -> None:
     """Refuse to back up passwords with a role that can't read them. Errors: `RefusedError`."""
-    if not connection.execute(text(load(__package__).sql("may_read_role_passwords"))).scalar_one():
+    if not connection.execute(text(load("chanuka_ops.backup").sql("may_read_role_passwords"))).scalar_one():
         raise errors.RefusedError(
             "role_passwords: this role may not read the roles' passwords (pg_authid), only a superuser may: back up as"
             " one, or set role_passwords to false. Nothing was written."
@@ -62,7 +62,7 @@ def refuse_hidden_passwords(connection: Connection) -> None:
 
 def write_settings(connection: Connection, directory: Path) -> None:
     """Write the server's configuration, secrets left out. Errors: `StoreError`."""
-    rows = connection.execute(text(load(__package__).sql("server_settings"))).all()
+    rows = connection.execute(text(load("chanuka_ops.backup").sql("server_settings"))).all()
     lines = configuration((str(row.name), str(row.value or ""), str(row.source)) for row in rows)
     try:
         (directory / SETTINGS).write_text(lines, encoding="utf-8", errors="surrogateescape")

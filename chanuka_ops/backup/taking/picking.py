@@ -19,7 +19,7 @@ def resolved(connection: Connection, filters: FilterSettings) -> Resolved:
     """
     if filters.keeps_all:
         return ALL
-    catalog = load(__package__)
+    catalog = load("chanuka_ops.backup")
     return selection.resolve(
         filters,
         Names(
@@ -38,6 +38,6 @@ def siblings(manager: ConnectionManager, patterns: tuple[str, ...]) -> list[str]
     Errors: `RefusedError` for a pattern that matches none, not even its own; `DatabaseError`.
     """
     with manager.read() as connection:
-        there = connection.execute(text(load(__package__).sql("sibling_databases"))).all()
+        there = connection.execute(text(load("chanuka_ops.backup").sql("sibling_databases"))).all()
     own = {str(row.name) for row in there if row.own}
     return [name for name in selection.databases(patterns, [str(row.name) for row in there]) if name not in own]

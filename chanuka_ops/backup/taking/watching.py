@@ -147,12 +147,12 @@ class Watch:
         if self._connection is None:
             reached = self._manager.autocommit(profile=Profile.PROBE, lock_timeout_s=LOCK_S)
             connection = self._opened.enter_context(reached)
-            expected = connection.execute(text(load(__package__).sql("expected_rows"))).all()
+            expected = connection.execute(text(load("chanuka_ops.backup").sql("expected_rows"))).all()
             self._rows = Rows({oid: rows for oid, name, rows in expected if self._selection.has_rows(name)})
             self._connection = connection
 
     def _look_at_server(self) -> None:
-        connection, rows, catalog = self._connection, self._rows, load(__package__)
+        connection, rows, catalog = self._connection, self._rows, load("chanuka_ops.backup")
         if connection is None or rows is None:
             return
         copying = connection.execute(text(catalog.sql("copying")), {"application_name": self._name})
