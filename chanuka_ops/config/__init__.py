@@ -24,10 +24,10 @@ from chanuka_ops.config.databases import (
     TimeoutSettings,
 )
 from chanuka_ops.config.layers import load
+from chanuka_ops.config.migration import MigrationSettings
 from chanuka_ops.config.model import (
     ENVIRONMENTS,
     FeatureSettings,
-    MigrationSettings,
     MonitoringSettings,
     NotifySettings,
     OperationSettings,

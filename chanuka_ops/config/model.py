@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from chanuka_ops.config.backup import BackupSettings, StoreSettings
 from chanuka_ops.config.databases import DatabaseSettings, Seconds, SecretSource, Section
+from chanuka_ops.config.migration import MigrationSettings
 from chanuka_ops.errors import ConfigurationError
 
 Environment = Literal["development", "staging", "production"]
@@ -33,15 +34,6 @@ class PostgresSettings(Section):
     """PostgreSQL's own programs."""
 
     bin_dir: Path | None = None
-
-
-class MigrationSettings(Section):
-    """How migrations are run."""
-
-    script_location: Path | None = None
-    lock_timeout_s: Seconds = Field(1.0, alias="lock_timeout")
-    retry_deadline_s: Seconds = Field(60.0, alias="retry_deadline")
-    deadline_s: Seconds = Field(3600.0, alias="deadline")
 
 
 class Threshold(Section):

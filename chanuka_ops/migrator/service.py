@@ -28,7 +28,7 @@ from chanuka_ops.sql import catalog
 log = logging.getLogger(__name__)
 
 OPERATION = "migrate"
-RUNNER = "chanuka_ops.migrator.runner"
+RUNNER = "chanuka_ops.migrator.running.runner"
 PLAN_DEADLINE_S = 120.0
 SESSION_END_TIMEOUT_S = 10.0
 

@@ -15,8 +15,8 @@ from chanuka_ops.config import DatabaseSettings, MigrationSettings
 from chanuka_ops.db import parameters
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator import scripts
+from chanuka_ops.migrator.running.steps import Steps
 from chanuka_ops.migrator.service import Migrator
-from chanuka_ops.migrator.steps import Steps
 from chanuka_ops.postgres import process
 from chanuka_ops.postgres.binaries import Binaries
 

@@ -83,7 +83,7 @@ def runner_pids(parent: int) -> list[int]:
 
 def is_runner(pid: int) -> bool:
     try:
-        return b"chanuka_ops.migrator.runner" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return b"chanuka_ops.migrator.running.runner" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
 

@@ -19,8 +19,8 @@ from chanuka_ops.db import engines
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
 from chanuka_ops.migrator import rules
-from chanuka_ops.migrator.blockers import BlockerWatch
 from chanuka_ops.migrator.model import Applied, Direction, Plan, Script
+from chanuka_ops.migrator.running.blockers import BlockerWatch
 from chanuka_ops.migrator.scripts import Scripts
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The migration process: `python -m chanuka_ops.migrator.runner`.
+"""The migration process: `python -m chanuka_ops.migrator.running.runner`.
 
 Alembic keeps its state in module-level proxies, so two migrations in one process, on two threads, send DDL to each
 other's databases; and a process can be ended. The request comes as one JSON document on standard input (it holds the
@@ -22,8 +22,8 @@ from alembic.util import CommandError
 
 from chanuka_ops import context, errors, logs
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
+from chanuka_ops.migrator.running.steps import Steps
 from chanuka_ops.migrator.scripts import load
-from chanuka_ops.migrator.steps import Steps
 
 _OWN_FAILURE = 1
 

@@ -1,0 +1,143 @@
+"""What a revision sends to the server, statement by statement, as it is sent.
+
+Alembic's operations, `op.execute` and a revision's own `op.get_bind().execute` all pass here: SQLAlchemy tells of each.
+What isn't told by it (a COMMIT that a revision sends as text) is a statement like any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, ExceptionContext, ExecutionContext
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A statement on its way. `step` counts from 1 within the attempt; `autocommit`: it commits by itself."""
+
+    step: int
+    sql: str
+    parameters: Any
+    autocommit: bool
+
+
+class Observer(Protocol):
+    """Who is told. Each is told in the order it was given; what it raises ends the revision."""
+
+    def before(self, statement: Sent) -> str | None:
+        """Look before it is sent; return what is to be sent in its place, or None to leave it."""
+
+    def after(self, statement: Sent, rows: int) -> None:
+        """Look after it succeeded. `rows` is the server's count, -1 where it gave none."""
+
+    def failed(self, statement: Sent, error: BaseException) -> None:
+        """Look after it failed. Not told when the connection was never reached."""
+
+    def committing(self) -> None:
+        """Look before the open transaction commits (not at each statement of an autocommit block)."""
+
+    def committed(self) -> None:
+        """Look after it committed."""
+
+    def rolled_back(self) -> None:
+        """Look after it was rolled back."""
+
+
+@contextmanager
+def observed(connection: Connection, observers: Sequence[Observer]) -> Iterator[None]:
+    """Tell the observers of every statement of the connection for the block."""
+    told = _Told(connection, observers)
+    listeners: tuple[tuple[str, Callable[..., Any], dict[str, bool]], ...] = (
+        ("before_cursor_execute", told.before, {"retval": True}),
+        ("after_cursor_execute", told.after, {}),
+        ("handle_error", told.failed, {}),
+        ("commit", told.committing, {}),
+        ("rollback", told.rolled_back, {}),
+    )
+    for name, function, options in listeners:
+        event.listen(connection, name, function, **options)
+    try:
+        yield
+        told.settle()
+    finally:
+        for name, function, _ in listeners:
+            event.remove(connection, name, function)
+
+
+class _Told:
+    """Counts, and passes on."""
+
+    def __init__(self, connection: Connection, observers: Sequence[Observer]) -> None:
+        self._connection = connection
+        self._observers = observers
+        self._step = 0
+        self._under_way: Sent | None = None
+        self._committing = False
+
+    def before(
+        self,
+        connection: Connection,
+        _cursor: Any,
+        sql: str,
+        parameters: Any,
+        _ctx: ExecutionContext | None,
+        _many: bool,  # noqa: FBT001 - SQLAlchemy's signature
+    ) -> tuple[str, Any]:
+        self.settle()
+        self._step += 1
+        statement = Sent(self._step, sql, parameters, _commits_by_itself(connection))
+        for observer in self._observers:
+            replacement = observer.before(statement)
+            if replacement is not None:
+                sql, parameters = replacement, ()
+        self._under_way = statement
+        return sql, parameters
+
+    def after(
+        self,
+        _connection: Connection,
+        cursor: Any,
+        _sql: str,
+        _parameters: Any,
+        _ctx: ExecutionContext | None,
+        _many: bool,  # noqa: FBT001 - SQLAlchemy's signature
+    ) -> None:
+        statement, self._under_way = self._under_way, None
+        if statement is not None:
+            for observer in self._observers:
+                observer.after(statement, cursor.rowcount)
+
+    def failed(self, failure: ExceptionContext) -> None:
+        self._committing = False
+        statement, self._under_way = self._under_way, None
+        if statement is not None:
+            for observer in self._observers:
+                observer.failed(statement, failure.original_exception)
+
+    def committing(self, _: Connection) -> None:
+        for observer in self._observers:
+            observer.committing()
+        self._committing = True
+
+    def rolled_back(self, _: Connection) -> None:
+        self._committing = False
+        for observer in self._observers:
+            observer.rolled_back()
+
+    def settle(self) -> None:
+        """Tell that a commit succeeded: SQLAlchemy tells of one only before; if it fails, `failed` comes."""
+        if self._committing:
+            self._committing = False
+            for observer in self._observers:
+                observer.committed()
+
+
+def _commits_by_itself(connection: Connection) -> bool:
+    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
