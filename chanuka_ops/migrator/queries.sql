@@ -18,3 +18,345 @@ order by b.xact_start nulls last;
 select pg_terminate_backend(pid)
 from pg_stat_activity
 where pid = :pid and application_name = :application_name;
+
+-- name: relation
+-- what: a table by its name as SQL; no row where there is none
+select
+    c.oid::bigint as oid,
+    n.nspname::text as schema,
+    c.relname::text as name,
+    c.relkind::text as kind,
+    case when c.reltuples >= 0 then c.reltuples::bigint end as rows
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+where c.oid = to_regclass(cast(:name as text)) and c.relkind in ('r', 'p', 'f');
+
+-- name: index_named
+-- what: what has an index's name in a schema: the table it is of, whether it's valid, and its shape
+select
+    c.oid::bigint as oid,
+    i.indrelid::bigint as table_oid,
+    t.relname::text as table_name,
+    i.indisvalid and i.indisready and i.indislive as valid,
+    pg_get_indexdef(i.indexrelid) as definition,
+    jsonb_build_array(
+        am.amname, i.indisunique, i.indnkeyatts, i.indcollation::text, i.indclass::text, i.indoption::text,
+        (select jsonb_agg(pg_get_indexdef(i.indexrelid, k, true) order by k) from generate_series(1, i.indnatts) k),
+        pg_get_expr(i.indpred, i.indrelid, true), to_jsonb(i) -> 'indnullsnotdistinct'
+    )::text as shape
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+left join pg_index i on i.indexrelid = c.oid
+left join pg_class t on t.oid = i.indrelid
+left join pg_am am on am.oid = c.relam
+where n.nspname = cast(:schema as text) and c.relname = cast(:name as text);
+
+-- name: index_shape
+-- what: an index's shape, written by the server: alike for two that are alike
+select
+    jsonb_build_array(
+        am.amname, i.indisunique, i.indnkeyatts, i.indcollation::text, i.indclass::text, i.indoption::text,
+        (select jsonb_agg(pg_get_indexdef(i.indexrelid, k, true) order by k) from generate_series(1, i.indnatts) k),
+        pg_get_expr(i.indpred, i.indrelid, true), to_jsonb(i) -> 'indnullsnotdistinct'
+    )::text as shape
+from pg_index i
+join pg_class c on c.oid = i.indexrelid
+join pg_am am on am.oid = c.relam
+where i.indexrelid = to_regclass(cast(:index as text));
+
+-- name: partitions_without_index
+-- what: the partitions of a table that have no index attached to an index of their parent
+select c.oid::bigint as oid, n.nspname::text as schema, c.relname::text as name, c.relkind::text as kind
+from pg_inherits h
+join pg_class c on c.oid = h.inhrelid
+join pg_namespace n on n.oid = c.relnamespace
+where
+    h.inhparent = cast(:table_oid as bigint)::oid
+    and not h.inhdetachpending
+    and not exists (
+        select
+        from pg_inherits attached
+        join pg_index i on i.indexrelid = attached.inhrelid
+        where attached.inhparent = cast(:index_oid as bigint)::oid and i.indrelid = c.oid
+    )
+order by c.relname;
+
+
+-- name: journal_ready
+-- what: whether the journal's tables are there
+select to_regclass('chanuka_ops.migration_acts') is not null;
+
+-- name: journal_schema
+-- what: a schema of the journal's own, out of the application's way
+create schema if not exists chanuka_ops;
+
+-- name: journal_entries_table
+-- what: one row for each run of a revision
+create table if not exists chanuka_ops.migration_entries (
+    id bigint generated always as identity primary key,
+    run_id text not null,
+    actor text not null,
+    host text not null,
+    revision text not null,
+    direction text not null check (direction in ('up', 'down')),
+    sha256 text not null,
+    backend_pid integer,
+    backend_start timestamptz,
+    application_name text not null default '',
+    attempts integer not null default 1,
+    started_at timestamptz not null default clock_timestamp(),
+    ended_at timestamptz,
+    outcome text not null check (outcome in ('running', 'done', 'failed', 'partial')),
+    message text not null default ''
+);
+
+-- name: journal_steps_table
+-- what: one row for each statement that was sent
+create table if not exists chanuka_ops.migration_steps (
+    id bigint generated always as identity primary key,
+    entry_id bigint not null references chanuka_ops.migration_entries on delete cascade,
+    attempt integer not null,
+    step integer not null,
+    kind text not null,
+    fingerprint text not null,
+    statement text not null,
+    autocommit boolean not null,
+    answers boolean not null,
+    row_count bigint not null,
+    xid xid8,
+    outcome text not null check (outcome in ('running', 'sent', 'done', 'failed', 'rolled_back', 'skipped', 'redone')),
+    resolution text not null default '' check (resolution in ('', 'done', 'redo')),
+    started_at timestamptz not null default clock_timestamp(),
+    ended_at timestamptz
+);
+
+-- name: journal_steps_index
+-- what: the steps of a run
+create index if not exists migration_steps_entry_id_idx on chanuka_ops.migration_steps (entry_id);
+
+-- name: journal_acts_table
+-- what: one row for each session that was ended because it kept a migration waiting
+create table if not exists chanuka_ops.migration_acts (
+    id bigint generated always as identity primary key,
+    run_id text not null,
+    revision text not null,
+    at timestamptz not null default clock_timestamp(),
+    act text not null,
+    pid integer not null,
+    application_name text not null,
+    role text not null,
+    state text not null,
+    age_s double precision not null,
+    query text not null
+);
+
+-- name: journal_begin
+-- what: a revision's run begins
+insert into chanuka_ops.migration_entries
+    (run_id, actor, host, revision, direction, sha256, backend_pid, backend_start, application_name, outcome)
+values (
+    :run_id, :actor, :host, :revision, :direction, :sha256, :pid,
+    (select a.backend_start from pg_stat_activity a where a.pid = :pid), :application_name, 'running'
+)
+returning id;
+
+-- name: journal_again
+-- what: another attempt, on another session
+update chanuka_ops.migration_entries
+set
+    attempts = :attempt, backend_pid = :pid,
+    backend_start = (select a.backend_start from pg_stat_activity a where a.pid = :pid)
+where id = :entry;
+
+-- name: journal_steps
+-- what: write statements down, several at once
+insert into chanuka_ops.migration_steps
+    (entry_id, attempt, step, kind, fingerprint, statement, autocommit, answers, row_count, xid, outcome, resolution,
+     started_at, ended_at)
+select
+    :entry, :attempt, r.step, r.kind, r.fingerprint, r.statement, r.autocommit, r.answers, r.row_count, cast(r.xid as xid8),
+    r.outcome, r.resolution, r.started_at, r.ended_at
+from json_to_recordset(cast(:rows as json)) as r (
+    step integer, kind text, fingerprint text, statement text, autocommit boolean, answers boolean, row_count bigint,
+    xid text, outcome text, resolution text, started_at timestamptz, ended_at timestamptz
+)
+returning id;
+
+-- name: journal_step_ended
+-- what: how a step ended
+update chanuka_ops.migration_steps
+set outcome = :outcome, row_count = :row_count, ended_at = clock_timestamp()
+where id = :id;
+
+-- name: journal_end
+-- what: how a revision's run ended; what was sent in transactions that were committed is done
+with settled as (
+    update chanuka_ops.migration_steps set outcome = 'done'
+    where entry_id = :entry and outcome = 'sent' and :outcome = 'done'
+)
+update chanuka_ops.migration_entries
+set outcome = :outcome, ended_at = clock_timestamp(), attempts = greatest(attempts, :attempts), message = :message
+where id = :entry;
+
+-- name: journal_unsettled
+-- what: runs whose end was never written, with the server session each had, if that is still there
+select
+    e.id, e.revision, e.direction, e.run_id, e.backend_pid, a.pid is not null as alive, coalesce(a.application_name, '') as application_name,
+    coalesce(a.state, '') as state, coalesce(left(a.query, 80), '') as query
+from chanuka_ops.migration_entries e
+left join pg_stat_activity a
+    on a.pid = e.backend_pid and a.backend_start = e.backend_start and a.datname = current_database()
+where e.outcome = 'running'
+order by e.id;
+
+-- name: journal_partial
+-- what: the revisions whose last run was broken off with something of it committed
+select last.id, last.revision, last.direction, last.sha256
+from (
+    select distinct on (e.revision) e.id, e.revision, e.direction, e.sha256, e.outcome
+    from chanuka_ops.migration_entries e
+    where e.outcome <> 'failed'
+    order by e.revision, e.id desc
+) as last
+where last.outcome = 'partial';
+
+-- name: journal_steps_of
+-- what: the steps of a run, in order
+select
+    s.id, s.step, s.kind, s.fingerprint, s.statement, s.outcome, s.resolution, s.answers, s.autocommit, s.row_count,
+    cast(s.xid as text) as xid
+from chanuka_ops.migration_steps s
+where s.entry_id = :entry
+order by s.id;
+
+-- name: journal_statuses
+-- what: what became of a run's transactions; null where the server has forgotten
+select cast(s.xid as text) as xid, pg_xact_status(s.xid) as status
+from (select distinct xid from chanuka_ops.migration_steps where entry_id = :entry and outcome = 'sent' and xid is not null) as s;
+
+-- name: journal_resolve
+-- what: a person's word on a step
+update chanuka_ops.migration_steps set resolution = :resolution where id = :id;
+
+-- name: journal_accept
+-- what: a person's word that the file may have changed
+update chanuka_ops.migration_entries set sha256 = :sha256 where id = :entry;
+
+-- name: journal_forget
+-- what: a person's word that nothing of a run is left
+update chanuka_ops.migration_entries set outcome = 'failed', message = :message where id = :entry;
+
+-- name: journal_history
+-- what: the runs, newest first
+select
+    e.revision, e.direction, e.actor, e.run_id, e.host, e.started_at, e.attempts, e.outcome, e.sha256, e.message,
+    extract(epoch from coalesce(e.ended_at, e.started_at) - e.started_at)::float8 as seconds
+from chanuka_ops.migration_entries e
+order by e.id desc
+limit :most;
+
+-- name: journal_act
+-- what: a session that kept a migration waiting was ended
+insert into chanuka_ops.migration_acts (run_id, revision, act, pid, application_name, role, state, age_s, query)
+values (:run_id, :revision, :act, :pid, :application_name, :role, :state, :age_s, :query);
+
+-- name: index_state
+-- what: whether an index is there, and of use
+select coalesce(
+    (select case when i.indisvalid then 'valid' else 'invalid' end from pg_index i where i.indexrelid = to_regclass(:name)),
+    'gone'
+);
+
+-- name: partition_state
+-- what: whether a partition is attached, half detached or gone
+-- since: 14
+select coalesce(
+    (select case when i.inhdetachpending then 'pending' else 'attached' end from pg_inherits i
+     where i.inhrelid = to_regclass(:partition) and i.inhparent = to_regclass(:parent)),
+    'gone'
+);
+
+-- name: session_writes
+-- what: how many rows this session has written in its transaction, catalogues included
+select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint from pg_stat_xact_all_tables;
+
+-- name: constraint_named
+-- what: a table's constraint: its kind, whether it's proved, its columns by name, and what a foreign key refers to
+select
+    case k.contype
+        when 'c' then 'check' when 'f' then 'foreign key' when 'u' then 'unique' when 'p' then 'primary key'
+        when 'n' then 'not null' else 'other'
+    end as kind,
+    k.convalidated as validated,
+    pg_get_constraintdef(k.oid) as definition,
+    array(
+        select a.attname::text from unnest(k.conkey) with ordinality as c (number, place)
+        join pg_attribute a on a.attrelid = k.conrelid and a.attnum = c.number order by c.place
+    ) as columns,
+    k.confrelid::bigint as referenced_oid,
+    array(
+        select a.attname::text from unnest(k.confkey) with ordinality as c (number, place)
+        join pg_attribute a on a.attrelid = k.confrelid and a.attnum = c.number order by c.place
+    ) as referenced_columns,
+    (
+        jsonb '{"a": "no action", "r": "restrict", "c": "cascade", "n": "set null", "d": "set default"}'
+        ->> k.confdeltype::text
+    ) as on_delete,
+    (
+        jsonb '{"a": "no action", "r": "restrict", "c": "cascade", "n": "set null", "d": "set default"}'
+        ->> k.confupdtype::text
+    ) as on_update
+from pg_constraint k
+where k.conrelid = cast(:table_oid as bigint)::oid and k.conname = cast(:name as text);
+
+-- name: not_null
+-- what: whether a column is proved to hold no null, and by which constraint
+select a.attnotnull as proved, null::text as constraint_name
+from pg_attribute a
+where a.attrelid = cast(:table_oid as bigint)::oid and a.attname = cast(:column as text) and not a.attisdropped;
+
+-- name: not_null
+-- what: whether a column is proved to hold no null, and by which constraint
+-- since: 18
+select a.attnotnull and coalesce(k.convalidated, true) as proved, k.conname::text as constraint_name
+from pg_attribute a
+left join pg_constraint k on k.conrelid = a.attrelid and k.contype = 'n' and k.conkey = array[a.attnum]
+where a.attrelid = cast(:table_oid as bigint)::oid and a.attname = cast(:column as text) and not a.attisdropped;
+
+-- name: walkable_keys
+-- what: the keys by which all rows of a table can be walked: unique, whole, and never null; the primary key first
+select
+    i.indisprimary as is_primary,
+    array_agg(a.attname::text order by c.place) as columns,
+    array_agg(format_type(a.atttypid, a.atttypmod) order by c.place) as types
+from pg_index i
+cross join lateral unnest(i.indkey::smallint[]) with ordinality as c (number, place)
+left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = c.number
+where
+    i.indrelid = cast(:table_oid as bigint)::oid
+    and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
+    and c.place <= i.indnkeyatts
+group by i.indexrelid, i.indisprimary
+having bool_and(a.attnotnull)
+order by i.indisprimary desc, i.indexrelid;
+
+-- name: schema_named
+-- what: a schema; no row where there is none
+select n.oid::bigint as oid from pg_namespace n where n.nspname = cast(:name as text);
+
+-- name: backfill_load
+-- what: WAL written so far, how far the worst standby is behind it, standbys that can't be seen, and an urgent autovacuum
+select
+    pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint as wal_bytes,
+    coalesce(max(greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), s.replay_lsn), 0)), 0)::bigint as lag_bytes,
+    (count(*) filter (where s.pid is not null and s.state is null))::integer as hidden,
+    exists (
+        select
+        from pg_stat_progress_vacuum v
+        join pg_stat_activity a on a.pid = v.pid
+        where
+            a.query like '%(to prevent wraparound)%'
+            and v.relid in (select relid from pg_partition_tree(cast(:table_oid as bigint)::oid::regclass))
+    ) as wraparound
+from (select) as once
+left join pg_stat_replication s on s.state is null or s.state in ('streaming', 'catchup');
