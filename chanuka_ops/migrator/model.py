@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 Direction = Literal["up", "down"]
-ProblemKind = Literal["no_revisions", "unreadable", "several_heads", "unknown_revision"]
+Phase = Literal["expand", "contract"]
+ProblemKind = Literal["no_revisions", "unreadable", "several_heads", "unknown_revision", "contract_without_expand"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,11 @@ class Nature:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One revision file: its place in the graph, and what it does."""
+    """One revision file: its place in the graph, and what it does.
+
+    `phase` is the half of a change that it is: "expand" makes room, "contract" takes away what `completes` (the expand
+    half) made superfluous.
+    """
 
     revision: str
     parents: tuple[str, ...]
@@ -30,6 +35,8 @@ class Script:
     sha256: str
     up: Nature
     down: Nature
+    phase: Phase | None = None
+    completes: str | None = None
 
     def nature(self, direction: Direction) -> Nature:
         """Return what that direction does."""
@@ -45,6 +52,7 @@ class Revision:
     sha256: str
     destructive: bool
     transactional: bool
+    phase: Phase | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `migrate plan`."""
@@ -54,6 +62,7 @@ class Revision:
             "sha256": self.sha256,
             "destructive": self.destructive,
             "transactional": self.transactional,
+            "phase": self.phase,
         }
 
 

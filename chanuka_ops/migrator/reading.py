@@ -11,12 +11,14 @@ import hashlib
 import re
 from collections.abc import Iterator
 
-from chanuka_ops.migrator.model import Nature
+from chanuka_ops.migrator.model import Nature, Phase
 
 _LOSING_CALLS = frozenset({"drop_table", "drop_column", "drop_all", "drop", "delete"})
 _EXECUTING_CALLS = frozenset({"execute", "exec_driver_sql", "scalar", "scalars"})
 _BUILDERS = frozenset({"insert", "update", "select", "values", "where"})  # SQLAlchemy's own statements
 _OWN_COMMITS = frozenset({"autocommit_block", "commit"})
+_OPERATIONS = "chanuka_ops.migrator.operations"  # they work outside a transaction, and can be run again
+_PHASES: dict[object, Phase] = {"expand": "expand", "contract": "contract"}
 
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
@@ -60,6 +62,27 @@ def natures(source: str) -> tuple[Nature, Nature]:
     return module.nature("upgrade"), module.nature("downgrade")
 
 
+def phase(source: str) -> tuple[Phase | None, str | None]:
+    """Return the half of a change that a file says to be (`phase`), and the revision that it completes (`completes`).
+
+    Errors: `SyntaxError`; `ValueError` for a phase of another name, or something completed by no contract.
+
+    >>> phase('phase = "contract"; completes = "0010_word_count"')
+    ('contract', '0010_word_count')
+    """
+    stated = {
+        name: node.value
+        for name, node in _assignments(ast.parse(source).body)
+        if name in {"phase", "completes"} and isinstance(node, ast.Constant)
+    }
+    named, completes = stated.get("phase"), stated.get("completes")
+    if named is not None and named not in _PHASES:
+        raise ValueError(f'phase is {named!r}: it is "expand" (what old code works with too) or "contract"')
+    if completes is not None and (named != "contract" or not isinstance(completes, str)):
+        raise ValueError('completes names the revision of the expand half, in one whose phase is "contract"')
+    return _PHASES.get(named), completes if isinstance(completes, str) else None
+
+
 def loses_data(sql: str) -> bool:
     """Tell whether a statement can lose data.
 
@@ -78,6 +101,7 @@ class _Module:
     def __init__(self, tree: ast.Module) -> None:
         self.functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         self.constants = dict(_assignments(tree.body))
+        self.operations = _imported(tree)
 
     def nature(self, entry: str) -> Nature:
         reached = self._reached(entry)
@@ -90,7 +114,14 @@ class _Module:
             or any(loses_data(text) for function in reached for text in self._texts(function))
             or any(self._unseen(call, reached) for call in calls if _name_of(call) in _EXECUTING_CALLS)
         )
-        return Nature(destructive=losing, transactional=not (names & _OWN_COMMITS or isolation))
+        operated = any(self._is_operation(call.func) for call in calls)
+        return Nature(destructive=losing, transactional=not (names & _OWN_COMMITS or isolation or operated))
+
+    def _is_operation(self, function: ast.expr) -> bool:
+        """Tell whether it's one of this package's operations, by the names under which the file imports them."""
+        return ast.unparse(function) in self.operations or (
+            isinstance(function, ast.Attribute) and ast.unparse(function.value) in self.operations
+        )
 
     def _reached(self, entry: str) -> list[ast.FunctionDef]:
         reached: dict[str, ast.FunctionDef] = {}
@@ -125,6 +156,21 @@ class _Module:
         sources = [argument, *(known[name] for name in names if name in known)]
         texts = [_COMMENT.sub(" ", text) for source in sources for text in _strings(source)]
         return not (built or any(_SQL_BEGINS.match(text) for text in texts))  # the name of a file isn't SQL
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Return the names by which a file calls the module of operations, or one of them."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.asname or alias.name for alias in node.names if alias.name == _OPERATIONS}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {
+                alias.asname or alias.name
+                for alias in node.names
+                if _OPERATIONS in {node.module, f"{node.module}.{alias.name}"}
+            }
+    return found
 
 
 def _assignments(nodes: Iterator[ast.AST] | list[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 from chanuka_ops import errors
 from chanuka_ops.db.retry import Backoff
@@ -48,7 +49,7 @@ def build_plan(
     """Say what is pending. `scripts` come parents first; `current` is what the database's version table holds."""
     done = ancestry(scripts, current)
     pending = tuple(
-        Revision(s.revision, s.doc, s.sha256, s.up.destructive, s.up.transactional)
+        Revision(s.revision, s.doc, s.sha256, s.up.destructive, s.up.transactional, s.phase)
         for s in scripts
         if s.revision not in done
     )
@@ -68,7 +69,16 @@ def _problems(
         message = f"no revision files in {directory}: is operations.migration.script_location right"
         return [Problem("no_revisions", None, message)] if readable else []
     known = {script.revision for script in scripts}
-    problems = []
+    problems = [
+        Problem(
+            "contract_without_expand",
+            script.revision,
+            f"revision {script.revision} completes {script.completes}, which isn't among the revisions it builds on:"
+            " its expand half has to come before it",
+        )
+        for script in scripts
+        if script.completes is not None and script.completes not in ancestry(scripts, script.parents)
+    ]
     if len(heads) > 1:
         names = " and ".join(heads)
         message = f"{len(heads)} heads in {directory}: {names}. Decide their order, or join them with a merge revision"
@@ -95,6 +105,7 @@ def refusal(plan: Plan) -> errors.ChanukaError | None:
         "unreadable": errors.ConfigurationError,
         "several_heads": errors.HeadsConflict,
         "unknown_revision": errors.RefusedError,
+        "contract_without_expand": errors.ConfigurationError,
     }
     problem = plan.problems[0]
     return kinds[problem.kind](f"{problem.message}. Nothing was changed.")
@@ -115,6 +126,11 @@ def steps(scripts: Sequence[Script], current: Sequence[str], direction: Directio
         raise errors.RefusedError(f"the database doesn't stand past {to}: to go there, use migrate up")
     kept = target | {script.revision for script in scripts if not ancestry(scripts, [script.revision]) > target}
     return [script for script in reversed(scripts) if script.revision in done - kept]
+
+
+def before_contract(steps: Sequence[Script]) -> list[Script]:
+    """Return the steps up to the first that takes something away: what old code, still running, works with."""
+    return list(takewhile(lambda script: script.phase != "contract", steps))
 
 
 def _resolve(scripts: Sequence[Script], to: str) -> str:

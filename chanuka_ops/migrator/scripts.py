@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +17,50 @@ from chanuka_ops.errors import ConfigurationError
 from chanuka_ops.migrator import reading
 from chanuka_ops.migrator.model import Script
 
+INI = "alembic.ini"
+
 
 def locate(settings: MigrationSettings, cwd: Path) -> Path:
     """Return the directory of env.py: the configured one, ./migrations, or those that come with this package.
 
+    The configured one may be a directory, or `package:path/within` of an installed package, which isn't imported.
     Errors: `ConfigurationError` naming the directory that has no env.py.
     """
     package = Path(chanuka_ops.__file__).parent
     configured = settings.script_location
     candidates = [cwd / "migrations", package.parent / "migrations", package / "_migrations"]
     if configured is not None:
-        candidates = [cwd / configured]
+        candidates = [cwd / directory for directory in _configured(str(configured))]
     for directory in candidates:
         if (directory / "env.py").is_file():
             return directory.resolve()
     looked = ", ".join(str(directory) for directory in candidates)
     raise ConfigurationError(f"no Alembic scripts: {looked} has no env.py (operations.migration.script_location)")
+
+
+def _configured(stated: str) -> list[Path]:
+    package, colon, within = stated.partition(":")
+    if not colon:
+        return [Path(stated)]
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        found = None
+    if found is None or not found.submodule_search_locations:
+        raise ConfigurationError(f"no package {package!r} is installed (operations.migration.script_location {stated})")
+    return [Path(root) / within for root in found.submodule_search_locations]
+
+
+def _config_of(location: Path) -> Config:
+    """Return Alembic's configuration: the alembic.ini that lies by the scripts, if one does, for what env.py reads."""
+    for path in (location / INI, location.parent / INI):
+        if path.is_file():
+            config = Config(path)
+            where = config.get_main_option("script_location")
+            here = path.parent / where if where and ":" not in where else None
+            if path.parent == location or (here is not None and here.resolve() == location):
+                return config
+    return Config()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +84,7 @@ class Scripts:
 
 def load(location: Path) -> Scripts:
     """Read every revision file. Alembic imports them, so this belongs in the migration process."""
-    config = Config()
+    config = _config_of(location)
     config.set_main_option("script_location", str(location).replace("%", "%%"))
     directory = ScriptDirectory.from_config(config)
     scripts: list[Script] = []
@@ -66,8 +95,11 @@ def load(location: Path) -> Scripts:
             for found in directory.walk_revisions():
                 source = Path(found.path).read_bytes()
                 up, down = reading.natures(source.decode("utf-8"))
+                phase, completes = reading.phase(source.decode("utf-8"))
                 parents = (*to_tuple(found.down_revision, ()), *to_tuple(found.dependencies, ()))
-                scripts.append(Script(found.revision, parents, found.doc, reading.sha256(source), up, down))
+                scripts.append(
+                    Script(found.revision, parents, found.doc, reading.sha256(source), up, down, phase, completes)
+                )
         except Exception as error:  # noqa: BLE001 - a revision file is code: its import may raise anything
             unreadable.append(f"the revision files in {location} can't be read: {type(error).__name__}: {error}")
     # Alembic warns, and goes on, where two files share an id or build on one that isn't there.

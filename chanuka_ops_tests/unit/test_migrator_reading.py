@@ -76,6 +76,45 @@ def test_the_functions_that_an_upgrade_calls_count_and_others_do_not() -> None:
     assert reading.natures(revision("op.execute('select 1')", above=above))[0] == SAFE
 
 
+@pytest.mark.parametrize(
+    ("above", "call"),
+    [
+        ("from chanuka_ops.migrator import operations as ops", "ops.concurrent_index('i', 't', ['a'])"),
+        ("from chanuka_ops.migrator import operations", "operations.set_not_null('t', 'a')"),
+        ("from chanuka_ops.migrator.operations import backfill as fill", "fill('t', {'a': '1'})"),
+        ("import chanuka_ops.migrator.operations", "chanuka_ops.migrator.operations.validate('c', 't')"),
+        ("import chanuka_ops.migrator.operations as o", "o.drop_constraint('c', 't')"),
+    ],
+)
+def test_an_operation_works_outside_a_transaction_and_loses_nothing(above: str, call: str) -> None:
+    assert reading.natures(revision(call, above=above))[0] == OWN_COMMITS
+
+
+def test_what_only_has_the_name_of_an_operation_is_none() -> None:
+    assert reading.natures(revision("other.backfill('t')\nvalidate()"))[0] == SAFE
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("revision = 'a'", (None, None)),
+        ("phase = 'expand'", ("expand", None)),
+        ("phase: str = 'contract'\ncompletes = 'a1'", ("contract", "a1")),
+        ("phase = 'contract'", ("contract", None)),
+    ],
+)
+def test_the_half_that_a_revision_says_to_be(source: str, expected: tuple[str | None, str | None]) -> None:
+    assert reading.phase(source) == expected
+
+
+@pytest.mark.parametrize(
+    "source", ["phase = 'Expand'", "phase = 3", "completes = 'a1'", "phase='expand';completes='a'"]
+)
+def test_a_half_that_is_none_is_refused(source: str) -> None:
+    with pytest.raises(ValueError, match="phase is"):
+        reading.phase(source)
+
+
 def test_a_docstring_is_not_sql() -> None:
     assert reading.natures(revision("'''drop table t'''"))[0] == SAFE
 

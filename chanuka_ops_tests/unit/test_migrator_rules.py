@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,12 +119,28 @@ def test_the_plan_hash_names_the_content_of_the_plan() -> None:
     assert plan(LINE).plan_hash == plan(LINE).plan_hash
 
 
+def test_the_steps_end_before_what_takes_something_away() -> None:
+    expand = replace(script("b2", "a1"), phase="expand")
+    contract = replace(script("c3", "b2"), phase="contract", completes="b2")
+    later = script("d4", "c3")
+    assert rules.before_contract((LINE[0], expand, contract, later)) == [LINE[0], expand]
+    assert rules.before_contract(LINE) == list(LINE)
+
+
+@pytest.mark.parametrize(("completes", "fine"), [("a1", True), ("b2", True), ("c3", False), ("gone", False)])
+def test_a_contract_comes_after_its_expand(completes: str, *, fine: bool) -> None:
+    made = plan((*LINE[:2], replace(script("c3", "b2"), phase="contract", completes=completes)))
+    assert [problem.kind for problem in made.problems] == ([] if fine else ["contract_without_expand"])
+    assert made.pending[-1].phase == "contract"
+    assert type(rules.refusal(made)) is (type(None) if fine else errors.ConfigurationError)
+
+
 def test_a_plan_survives_its_json() -> None:
     made = plan(FORK, "a1")
     document = made.to_json()
     assert Plan.from_json(document) == made
     assert set(document) == {"current", "heads", "pending", "problems", "plan_hash"}
-    assert set(document["pending"][0]) == {"revision", "doc", "sha256", "destructive", "transactional"}
+    assert set(document["pending"][0]) == {"revision", "doc", "sha256", "destructive", "transactional", "phase"}
     assert set(document["problems"][0]) == {"kind", "revision", "message"}
 
 

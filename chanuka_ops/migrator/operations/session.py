@@ -24,9 +24,9 @@ from chanuka_ops.config import MigrationSettings
 from chanuka_ops.db import engines
 from chanuka_ops.migrator import rules as migration_rules
 from chanuka_ops.migrator.operations.model import Relation
+from chanuka_ops.migrator.running.statements import HELPER
 from chanuka_ops.sql import catalog
 
-HELPER = "chanuka_helper"  # in Connection.info while an operation is at work: its statements are its own to resume
 SETTINGS = "chanuka_settings"  # in Alembic's Config.attributes: the MigrationSettings in force
 _VERBATIM = {"no_parameters": True}  # a % is a %
 

@@ -17,15 +17,22 @@ from sqlalchemy.engine import Connection, ExceptionContext, ExecutionContext
 
 log = logging.getLogger(__name__)
 
+HELPER = "chanuka_helper"  # in Connection.info while one of migrator.operations is at work
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A statement on its way. `step` counts from 1 within the attempt; `autocommit`: it commits by itself."""
+    """A statement on its way. `step` counts from 1 within the attempt; `autocommit`: it commits by itself.
+
+    `helper`: one of `migrator.operations` sends it, which looks itself what is done already. So a rerun sends all of
+    them again, in whatever number that takes: a resume leaves them alone.
+    """
 
     step: int
     sql: str
     parameters: Any
     autocommit: bool
+    helper: bool = False
 
 
 class Observer(Protocol):
@@ -92,7 +99,8 @@ class _Told:
     ) -> tuple[str, Any]:
         self.settle()
         self._step += 1
-        statement = Sent(self._step, sql, parameters, _commits_by_itself(connection))
+        helper = bool(connection.info.get(HELPER))
+        statement = Sent(self._step, sql, parameters, _commits_by_itself(connection), helper)
         for observer in self._observers:
             replacement = observer.before(statement)
             if replacement is not None:
