@@ -6,6 +6,9 @@ select
     coalesce(b.usename, '') as role,
     coalesce(b.state, 'prepared transaction') as state,
     coalesce(extract(epoch from clock_timestamp() - b.xact_start), 0)::float8 as transaction_age_s,
+    coalesce(extract(epoch from clock_timestamp() - b.state_change), 0)::float8 as state_age_s,
+    coalesce(b.backend_type, '') as backend_type,
+    coalesce((select r.rolsuper from pg_roles r where r.oid = b.usesysid), true) as superuser,
     coalesce(left(regexp_replace(b.query, '\s+', ' ', 'g'), 80), '') as query
 from pg_stat_activity waiting
 cross join lateral unnest(pg_blocking_pids(waiting.pid)) as blocking (pid)
@@ -124,7 +127,9 @@ create table if not exists chanuka_ops.migration_steps (
     answers boolean not null,
     row_count bigint not null,
     xid xid8,
-    outcome text not null check (outcome in ('running', 'sent', 'done', 'failed', 'rolled_back', 'skipped', 'redone')),
+    outcome text not null check (
+        outcome in ('running', 'sent', 'done', 'failed', 'rolled_back', 'redone', 'repeatable')
+    ),
     resolution text not null default '' check (resolution in ('', 'done', 'redo')),
     started_at timestamptz not null default clock_timestamp(),
     ended_at timestamptz
@@ -175,7 +180,7 @@ insert into chanuka_ops.migration_steps
      started_at, ended_at)
 select
     :entry, :attempt, r.step, r.kind, r.fingerprint, r.statement, r.autocommit, r.answers, r.row_count, cast(r.xid as xid8),
-    r.outcome, r.resolution, r.started_at, r.ended_at
+    r.outcome, r.resolution, coalesce(r.started_at, clock_timestamp()), r.ended_at
 from json_to_recordset(cast(:rows as json)) as r (
     step integer, kind text, fingerprint text, statement text, autocommit boolean, answers boolean, row_count bigint,
     xid text, outcome text, resolution text, started_at timestamptz, ended_at timestamptz
@@ -360,3 +365,166 @@ select
     ) as wraparound
 from (select) as once
 left join pg_stat_replication s on s.state is null or s.state in ('streaming', 'catchup');
+
+-- name: lint_server
+-- what: what a linted script will meet: the major version, the time zone, the search path
+select
+    current_setting('server_version_num')::int / 10000 as major,
+    current_setting('TimeZone') as time_zone,
+    current_schemas(false)::text[] as path;
+
+-- name: lint_relations
+-- what: the relations that a migration may touch, with their partitioning
+select
+    n.nspname as schema,
+    c.relname as name,
+    c.relkind::text as kind,
+    pn.nspname as parent_schema,
+    p.relname as parent,
+    dn.nspname as default_schema,
+    d.relname as default_partition,
+    (
+        select array_agg(a.attname::text order by k.position)
+        from unnest(pt.partattrs::int2[]) with ordinality as k (number, position)
+        join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
+    ) as partition_key,
+    (select count(*) from pg_policy l where l.polrelid = c.oid)::int as policies
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+left join pg_inherits i on i.inhrelid = c.oid and c.relispartition
+left join pg_class p on p.oid = i.inhparent
+left join pg_namespace pn on pn.oid = p.relnamespace
+left join pg_partitioned_table pt on pt.partrelid = c.oid
+left join pg_class d on d.oid = pt.partdefid
+left join pg_namespace dn on dn.oid = d.relnamespace
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_columns
+-- what: their columns, the types as one writes them
+select
+    n.nspname as schema,
+    c.relname as relation,
+    a.attname as name,
+    format_type(a.atttypid, a.atttypmod) as type,
+    a.attnotnull as not_null,
+    a.attgenerated::text as generated,
+    (select l.collname from pg_collation l where l.oid = a.attcollation and l.collname <> 'default') as collation
+from pg_attribute a
+join pg_class c on c.oid = a.attrelid
+join pg_namespace n on n.oid = c.relnamespace
+where
+    a.attnum > 0 and not a.attisdropped
+    and c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_constraints
+-- what: their constraints, with the definitions from which a proof can be read
+select
+    n.nspname as schema,
+    c.relname as relation,
+    k.conname as name,
+    k.contype::text as kind,
+    k.convalidated as valid,
+    (
+        select array_agg(a.attname::text order by u.position)
+        from unnest(k.conkey) with ordinality as u (number, position)
+        join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.number
+    ) as columns,
+    case when k.contype = 'c' then pg_get_constraintdef(k.oid) end as definition,
+    rn.nspname as references_schema,
+    r.relname as references_relation
+from pg_constraint k
+join pg_class c on c.oid = k.conrelid
+join pg_namespace n on n.oid = c.relnamespace
+left join pg_class r on r.oid = k.confrelid
+left join pg_namespace rn on rn.oid = r.relnamespace
+where k.contype in ('c', 'f', 'u', 'p', 'x', 'n') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_indexes
+-- what: their indexes; an expression's place holds no name
+select
+    n.nspname as schema,
+    c.relname as relation,
+    ic.relname as name,
+    x.indisunique as is_unique,
+    x.indisvalid as valid,
+    x.indpred is not null as partial,
+    (
+        select array_agg(coalesce(a.attname::text, '') order by k.position)
+        from unnest(x.indkey::int2[]) with ordinality as k (number, position)
+        left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.number and k.number > 0
+        where k.position <= x.indnkeyatts
+    ) as columns
+from pg_index x
+join pg_class ic on ic.oid = x.indexrelid
+join pg_class c on c.oid = x.indrelid
+join pg_namespace n on n.oid = c.relnamespace
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_view_columns
+-- what: which columns a view, or a materialized view, reads of which relation
+select distinct
+    n.nspname as schema,
+    c.relname as relation,
+    a.attname as column,
+    vn.nspname as view_schema,
+    v.relname as view
+from pg_depend d
+join pg_rewrite w on w.oid = d.objid and d.classid = 'pg_rewrite'::regclass
+join pg_class v on v.oid = w.ev_class
+join pg_namespace vn on vn.oid = v.relnamespace
+join pg_class c on c.oid = d.refobjid and d.refclassid = 'pg_class'::regclass and c.oid <> v.oid
+join pg_namespace n on n.oid = c.relnamespace
+join pg_attribute a on a.attrelid = c.oid and a.attnum = d.refobjsubid and d.refobjsubid > 0
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_types
+-- what: domains, enums and composite types, whether a domain is constrained, and the columns that are of it
+with recursive base as (
+    select t.oid, t.typbasetype, t.typnotnull from pg_type t where t.typtype = 'd'
+    union all
+    select b.oid, t.typbasetype, t.typnotnull from base b join pg_type t on t.oid = b.typbasetype and t.typtype = 'd'
+)
+select
+    n.nspname as schema,
+    t.typname as name,
+    t.typtype::text as kind,
+    case when t.typtype = 'd' then format_type(t.typbasetype, t.typtypmod) end as base,
+    exists (
+        select from base b
+        where
+            b.oid = t.oid
+            and (b.typnotnull or exists (select from pg_constraint k where k.contypid in (b.oid, b.typbasetype)))
+    ) as constrained,
+    (
+        select array_agg(cn.nspname || '.' || c.relname || '.' || a.attname)
+        from pg_attribute a
+        join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p', 'm')
+        join pg_namespace cn on cn.oid = c.relnamespace
+        where a.atttypid = t.oid and not a.attisdropped
+    ) as columns
+from pg_type t
+join pg_namespace n on n.oid = t.typnamespace
+left join pg_class tc on tc.oid = t.typrelid
+where
+    t.typtype in ('d', 'e', 'c') and coalesce(tc.relkind, 'c') = 'c'
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_routines
+-- what: functions and procedures of users: how volatile, and what they do
+select
+    n.nspname as schema,
+    p.proname as name,
+    p.provolatile::text as volatility,
+    l.lanname as language,
+    coalesce(p.prosrc, '') as body,
+    p.prosecdef or p.proconfig is not null as guarded
+from pg_proc p
+join pg_namespace n on n.oid = p.pronamespace
+join pg_language l on l.oid = p.prolang
+where p.prokind in ('f', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_volatile_builtins
+-- what: the server's own functions that have another value in each row
+select distinct p.proname as name
+from pg_proc p
+where p.pronamespace = 'pg_catalog'::regnamespace and p.provolatile = 'v' and p.prokind = 'f';

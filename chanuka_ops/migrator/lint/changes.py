@@ -1,0 +1,307 @@
+"""What a statement leaves behind: the world as the next statement meets it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from chanuka_ops.migrator.lint.catalogue import Column, Constraint, Index, Routine, Table, UserType, type_of
+from chanuka_ops.migrator.lint.checks import constraints, session
+from chanuka_ops.migrator.lint.checks.columns import by_kind
+from chanuka_ops.migrator.lint.checks.dropping import name_of
+from chanuka_ops.migrator.lint.checks.indexes import made_index
+from chanuka_ops.migrator.lint.tree import Node, found
+from chanuka_ops.migrator.lint.world import World
+
+FRESH_ENUM_SINCE = 17  # a value added to an enum of the same transaction may be used in it
+
+
+def apply(node: Node, world: World) -> None:
+    """Note what the statement changes."""
+    change = _CHANGES.get(node.tag)
+    if change is not None:
+        change(node, world)
+
+
+def _column(node: Node) -> Column:
+    parts = by_kind(node)
+    generated = parts.get("GENERATED")
+    return Column(
+        node.colname,
+        type_of(node.type_name),
+        not_null=bool(parts.keys() & {"NOTNULL", "PRIMARY", "IDENTITY"}),
+        generated=generated is not None,
+        virtual=generated is not None and generated.generated_kind == "v",
+    )
+
+
+def _create_table(node: Node, world: World) -> None:
+    relation, name = node.relation, world.name(node.relation)
+    if node.if_not_exists and world.exists(name):
+        return
+    spec = node.partspec
+    key = tuple(part.name for part in spec.part_params or () if part.name) if spec is not None else ()
+    parent = world.name(node.inh_relations[0]) if node.partbound is not None else None
+    table = Table(
+        name, "p" if spec is not None else "r", whole=True, fresh=True, temporary=relation.relpersistence == "t",
+        parent=parent, partition_key=key,
+    )  # fmt: skip
+    for element in node.table_elts or ():
+        table = _with_element(table, element, world)
+    world.keep(table)
+    if parent is not None and node.partbound.is_default:
+        world.keep(replace(world.table(parent), default_partition=name))
+
+
+def _with_element(table: Table, element: Node, world: World) -> Table:
+    if element.tag == "ColumnDef":
+        return _with_column(table, element, world)
+    if element.tag == "Constraint":
+        return _with_constraint(table, constraints.made(element, table.name, world))
+    if element.tag == "TableLikeClause":
+        model = world.table(world.name(element.relation))
+        return replace(table, columns={**table.columns, **model.columns}, whole=model.whole)
+    return table
+
+
+def _with_column(table: Table, node: Node, world: World) -> Table:
+    table = table.with_column(_column(node))
+    for kind, constraint in by_kind(node).items():
+        if kind in ("CHECK", "UNIQUE", "PRIMARY", "FOREIGN"):
+            made = constraints.made(constraint, table.name, world)
+            table = _with_constraint(table, replace(made, columns=made.columns or (node.colname,)))
+    return table
+
+
+def _with_constraint(table: Table, constraint: Constraint) -> Table:
+    table = table.with_constraint(constraint)
+    if constraint.kind in ("u", "p"):
+        table = table.with_index(Index(constraint.name, constraint.columns, unique=True))
+    return table
+
+
+def _create_as(node: Node, world: World) -> None:
+    relation = node.into.rel
+    if node.if_not_exists and world.exists(world.name(relation)):
+        return
+    kind = "m" if node.objtype == "OBJECT_MATVIEW" else "r"
+    world.keep(Table(world.name(relation), kind, fresh=True, temporary=relation.relpersistence == "t"))  # type: ignore[arg-type]  # one of the two letters
+
+
+def _select(node: Node, world: World) -> None:
+    if node.into_clause is not None:
+        relation = node.into_clause.rel
+        world.keep(Table(world.name(relation), fresh=True, temporary=relation.relpersistence == "t"))
+
+
+def _create_view(node: Node, world: World) -> None:
+    name = world.name(node.view)
+    if world.exists(name) is not True:
+        world.keep(Table(name, "v", fresh=True))
+    # which columns it reads isn't known without its tables; each that it names is taken for one of each table
+    names = {parts[-1] for ref in found(node.query, "ColumnRef") if isinstance((parts := ref.parts["fields"])[-1], str)}
+    for relation in found(node.query, "RangeVar"):
+        table = world.table(world.name(relation))
+        world.keep(replace(table, read_by={**table.read_by, name: frozenset(names)}))
+
+
+def _create_index(node: Node, world: World) -> None:
+    table = world.table(world.name(node.relation))
+    index = made_index(node)
+    if not index.name:
+        index = replace(index, name=f"{table.name}_{'_'.join(index.columns) or 'expr'}_idx")
+    if not node.if_not_exists or index.name not in table.indexes:
+        world.keep(table.with_index(index))
+    world.dropped_indexes.discard(index.name)
+
+
+def _alter_table(node: Node, world: World) -> None:
+    name = world.name(node.relation)
+    if node.objtype not in ("OBJECT_TABLE", "OBJECT_MATVIEW"):
+        return
+    for cmd in node.cmds or ():
+        change = _PARTS.get(cmd.subtype)
+        if change is not None:
+            world.keep(change(cmd, world.table(name), world))
+    world.transaction.altered.append(name)
+
+
+def _add_column(cmd: Node, table: Table, world: World) -> Table:
+    return _with_column(table, cmd.parts["def"], world)
+
+
+def _drop_column(cmd: Node, table: Table, _: World) -> Table:
+    return replace(table, columns={name: column for name, column in table.columns.items() if name != cmd.name})
+
+
+def _change_type(cmd: Node, table: Table, _: World) -> Table:
+    column = table.columns.get(cmd.name, Column(cmd.name))
+    return table.with_column(replace(column, type=type_of(cmd.parts["def"].type_name)))
+
+
+def _set_not_null(cmd: Node, table: Table, _: World) -> Table:
+    column = table.columns.get(cmd.name, Column(cmd.name))
+    return table.with_column(replace(column, not_null=cmd.subtype == "AT_SetNotNull"))
+
+
+def _add_constraint(cmd: Node, table: Table, world: World) -> Table:
+    node = cmd.parts["def"]
+    constraint = constraints.made(node, table.name, world)
+    if not constraint.valid:
+        world.transaction.not_valid.add((table.name, constraint.name))
+    if node.indexname:
+        index = table.indexes.get(node.indexname, Index(node.indexname, unique=True))
+        constraint = replace(constraint, columns=index.columns)
+    return _with_constraint(table, constraint)
+
+
+def _validate(cmd: Node, table: Table, _: World) -> Table:
+    constraint = table.constraints.get(cmd.name)
+    return table if constraint is None else table.with_constraint(replace(constraint, valid=True))
+
+
+def _drop_constraint(cmd: Node, table: Table, _: World) -> Table:
+    return replace(table, constraints={name: c for name, c in table.constraints.items() if name != cmd.name})
+
+
+def _attach(cmd: Node, table: Table, world: World) -> Table:
+    part = world.name(cmd.parts["def"].name)
+    world.keep(replace(world.table(part), parent=table.name))
+    bound = cmd.parts["def"].bound
+    return replace(table, default_partition=part) if bound is not None and bound.is_default else table
+
+
+def _detach(cmd: Node, table: Table, world: World) -> Table:
+    part = world.name(cmd.parts["def"].name)
+    world.keep(replace(world.table(part), parent=None))
+    return replace(table, default_partition=None) if table.default_partition == part else table
+
+
+_PARTS: dict[str, Callable[[Node, Table, World], Table]] = {
+    "AT_AddColumn": _add_column,
+    "AT_DropColumn": _drop_column,
+    "AT_AlterColumnType": _change_type,
+    "AT_SetNotNull": _set_not_null,
+    "AT_DropNotNull": _set_not_null,
+    "AT_AddConstraint": _add_constraint,
+    "AT_ValidateConstraint": _validate,
+    "AT_DropConstraint": _drop_constraint,
+    "AT_AttachPartition": _attach,
+    "AT_DetachPartition": _detach,
+}
+
+
+def _drop(node: Node, world: World) -> None:
+    for item in node.objects or ():
+        name = name_of(item, world)
+        if node.remove_type == "OBJECT_INDEX":
+            owner = world.owner_of(name)
+            if owner is not None:
+                world.keep(replace(owner, indexes={key: i for key, i in owner.indexes.items() if key != name}))
+            world.dropped_indexes.add(name)
+        elif node.remove_type in ("OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW"):
+            world.drop(name)
+            if node.remove_type == "OBJECT_VIEW":
+                _unread(name, world)
+
+
+def _unread(view: str, world: World) -> None:
+    for table in world.all_tables().values():
+        if view in table.read_by:
+            world.keep(replace(table, read_by={key: c for key, c in table.read_by.items() if key != view}))
+
+
+def _rename(node: Node, world: World) -> None:
+    name = world.name(node.relation)
+    if node.rename_type in ("OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW"):
+        table = world.table(name)
+        world.drop(name)
+        world.keep(replace(table, name=node.newname))
+    elif node.rename_type == "OBJECT_COLUMN":
+        table = world.table(name)
+        columns = dict(table.columns)
+        column = columns.pop(node.subname, Column(node.subname))
+        world.keep(replace(table, columns={**columns, node.newname: replace(column, name=node.newname)}))
+    elif node.rename_type == "OBJECT_TYPE":
+        old = name_of(node.object, world)
+        known = world.type(old) or UserType(old, "e")
+        world.types[node.newname] = replace(known, name=node.newname)
+    elif node.rename_type == "OBJECT_TABCONSTRAINT":
+        table = world.table(name)
+        kept = {key: c for key, c in table.constraints.items() if key != node.subname}
+        constraint = table.constraints.get(node.subname)
+        if constraint is not None:
+            kept[node.newname] = replace(constraint, name=node.newname)
+        world.keep(replace(table, constraints=kept))
+
+
+def _create_type(node: Node, world: World) -> None:
+    name = world.joined(node.domainname or node.type_name)
+    checks = [c for c in node.constraints or () if c.contype in ("CONSTR_CHECK", "CONSTR_NOTNULL")]
+    kind = "d" if node.tag == "CreateDomainStmt" else "e"
+    world.types[name] = UserType(name, kind, type_of(node.parts.get("type_name")) if kind == "d" else None,
+                                 constrained=bool(checks), fresh=True)  # fmt: skip
+
+
+def _alter_domain(node: Node, world: World) -> None:
+    name = world.joined(node.type_name)
+    known = world.type(name) or UserType(name, "d")
+    if node.subtype in ("C", "O"):
+        world.types[name] = replace(known, constrained=True)
+
+
+def _alter_enum(node: Node, world: World) -> None:
+    name = world.joined(node.type_name)
+    known = world.type(name)
+    usable = known is not None and known.fresh and world.version >= FRESH_ENUM_SINCE
+    if node.old_val is None and world.in_transaction and not usable:
+        world.transaction.enum_values.add(f"{name}\0{node.new_val}")
+
+
+def _create_function(node: Node, world: World) -> None:
+    options = {option.defname: option.arg for option in node.options or ()}
+    body: Any = options.get("as") or ("",)
+    volatility = str(options.get("volatility") or "volatile")[0]
+    marks = "secdef" if options.get("security") is True or "set" in options else ""
+    name = world.joined(node.funcname)
+    text = str(body[0]) if not isinstance(body, str) else body
+    world.routines[name] = Routine(name, volatility, str(options.get("language") or "sql"), text, marks)
+
+
+def _policy(node: Node, world: World) -> None:
+    table = world.table(world.name(node.table))
+    world.keep(replace(table, policies=table.policies + 1))
+
+
+def _set(node: Node, world: World) -> None:
+    kind, name = node.parts.get("kind") or "", (node.name or "").lower()
+    settings = world.transaction.settings if node.is_local else world.settings
+    if kind == "VAR_SET_VALUE":
+        value = session.value_of(node) or ""
+        settings[name] = value
+        if not node.is_local:
+            world.transaction.settings.pop(name, None)
+    elif kind == "VAR_RESET_ALL":
+        world.settings.clear()
+    else:
+        settings.pop(name, None)
+
+
+_CHANGES: dict[str, Callable[[Node, World], None]] = {
+    "CreateStmt": _create_table,
+    "CreateTableAsStmt": _create_as,
+    "SelectStmt": _select,
+    "ViewStmt": _create_view,
+    "IndexStmt": _create_index,
+    "AlterTableStmt": _alter_table,
+    "DropStmt": _drop,
+    "RenameStmt": _rename,
+    "CreateDomainStmt": _create_type,
+    "CreateEnumStmt": _create_type,
+    "AlterDomainStmt": _alter_domain,
+    "AlterEnumStmt": _alter_enum,
+    "CreateFunctionStmt": _create_function,
+    "CreatePolicyStmt": _policy,
+    "VariableSetStmt": _set,
+}

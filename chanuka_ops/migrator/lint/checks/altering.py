@@ -1,0 +1,137 @@
+"""ALTER TABLE and its kin: which lock each part takes, and who looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chanuka_ops.migrator.lint.catalogue import Table
+from chanuka_ops.migrator.lint.checks import columns, constraints, partitions
+from chanuka_ops.migrator.lint.checks.constraints import add as add_constraint
+from chanuka_ops.migrator.lint.model import Mode
+from chanuka_ops.migrator.lint.tree import Node
+from chanuka_ops.migrator.lint.world import Effects, World
+
+Part = Callable[[Node, Table, World, Effects], None]
+
+# https://www.postgresql.org/docs/current/sql-altertable.html: ACCESS EXCLUSIVE unless noted there.
+LOCKS = {
+    "AT_SetStatistics": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_SetOptions": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_ResetOptions": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_SetRelOptions": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_ResetRelOptions": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_ReplaceRelOptions": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_ClusterOn": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_DropCluster": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_ValidateConstraint": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_DetachPartitionFinalize": Mode.SHARE_UPDATE_EXCLUSIVE,
+    "AT_EnableTrig": Mode.SHARE_ROW_EXCLUSIVE,
+    "AT_EnableAlwaysTrig": Mode.SHARE_ROW_EXCLUSIVE,
+    "AT_EnableReplicaTrig": Mode.SHARE_ROW_EXCLUSIVE,
+    "AT_EnableTrigAll": Mode.SHARE_ROW_EXCLUSIVE,
+    "AT_EnableTrigUser": Mode.SHARE_ROW_EXCLUSIVE,
+    "AT_DisableTrig": Mode.SHARE_ROW_EXCLUSIVE,
+    "AT_DisableTrigAll": Mode.SHARE_ROW_EXCLUSIVE,
+    "AT_DisableTrigUser": Mode.SHARE_ROW_EXCLUSIVE,
+}
+# Parts that only change the catalogue: the rule that a person should read, where there is one.
+RULES = {
+    "AT_SetLogged": "set-logged-rewrites",
+    "AT_SetUnLogged": "set-logged-rewrites",
+    "AT_SetTableSpace": "set-tablespace-copies",
+    "AT_SetAccessMethod": "set-access-method-rewrites",
+    "AT_AddInherit": "inherit-checks",
+    "AT_DropInherit": "inherit-checks",
+    "AT_AddOf": "inherit-checks",
+    "AT_ReplicaIdentity": "replica-identity",
+    "AT_DisableRowSecurity": "row-security-disabled",
+    "AT_NoForceRowSecurity": "row-security-disabled",
+    "AT_DisableTrig": "trigger-disabled",
+    "AT_DisableTrigAll": "trigger-disabled",
+    "AT_DisableTrigUser": "trigger-disabled",
+    "AT_DisableRule": "rule-created",
+    "AT_EnableRule": "rule-created",
+    "AT_ChangeOwner": "owner-changed",
+}
+_COLUMN_RULES = {"AT_DropNotNull": "drop-not-null", "AT_DropExpression": "drop-expression"}
+_PARTS: dict[str, Part] = {
+    "AT_AddColumn": columns.add,
+    "AT_AlterColumnType": columns.change_type,
+    "AT_SetNotNull": columns.set_not_null,
+    "AT_DropColumn": columns.drop,
+    "AT_SetExpression": columns.set_expression,
+    "AT_AddIdentity": columns.identity,
+    "AT_AddConstraint": add_constraint,
+    "AT_ValidateConstraint": constraints.validate,
+    "AT_DropConstraint": constraints.drop,
+    "AT_AttachPartition": partitions.attach,
+    "AT_DetachPartition": partitions.detach,
+}
+
+
+def alter_table(node: Node, world: World, fx: Effects) -> None:
+    """ALTER TABLE, INDEX, VIEW, TYPE (of a composite) and others."""
+    name = world.name(node.relation)
+    if node.objtype == "OBJECT_TYPE":
+        fx.hit("composite-changed", name)
+        return
+    if node.objtype in ("OBJECT_SEQUENCE", "OBJECT_VIEW", "OBJECT_FOREIGN_TABLE"):
+        return
+    if node.objtype == "OBJECT_INDEX":
+        _alter_index(node, name, world, fx)
+        return
+    table = world.table(name)
+    if (
+        node.relation.inh is None
+        and table.kind == "p"
+        and all(c.subtype == "AT_AddConstraint" for c in node.cmds or ())
+    ):
+        fx.lock(name, Mode.ACCESS_EXCLUSIVE)
+    for cmd in node.cmds or ():
+        _part(cmd, world.table(name), world, fx)
+    if name in world.transaction.altered and world.used(name):
+        fx.hit("alter-separately", name)
+
+
+def _part(cmd: Node, table: Table, world: World, fx: Effects) -> None:
+    kind = cmd.subtype
+    check = _PARTS.get(kind)
+    if check is not None:
+        check(cmd, table, world, fx)
+        return
+    fx.lock(table.name, LOCKS.get(kind, Mode.ACCESS_EXCLUSIVE))
+    if kind == "AT_EnableRowSecurity":
+        fx.hit("row-security-enabled" if table.policies else "row-security-without-policy", table.name)
+    elif kind == "AT_ColumnDefault" and cmd.parts.get("def") is None:
+        fx.hit("drop-default", f"{table.name}.{cmd.name}")
+    elif kind in _COLUMN_RULES:
+        fx.hit(_COLUMN_RULES[kind], f"{table.name}.{cmd.name}")
+    elif kind == "AT_SetIdentity" and _restarts(cmd):
+        fx.hit("sequence-changed", f"{table.name}.{cmd.name}", "RESTART")
+    elif kind == "AT_SetIdentity":
+        return
+    elif kind in RULES and (world.used(table.name) or not kind.startswith("AT_Set")):
+        fx.hit(RULES[kind], table.name, cmd.name or "every trigger")
+
+
+def _restarts(cmd: Node) -> bool:
+    options = cmd.parts.get("def") or ()
+    return any(isinstance(option, Node) and option.defname == "restart" for option in options)
+
+
+def _alter_index(node: Node, name: str, world: World, fx: Effects) -> None:
+    """Only SET TABLESPACE copies; ATTACH PARTITION and the others are of the catalogue."""
+    for cmd in node.cmds or ():
+        if cmd.subtype == "AT_SetTableSpace":
+            owner = world.owner_of(name)
+            if owner is None or world.used(owner.name):
+                fx.hit("set-tablespace-copies", name)
+                fx.lock(name, Mode.ACCESS_EXCLUSIVE)
+
+
+def move_all(node: Node, _: World, fx: Effects) -> None:
+    """ALTER TABLE ALL IN TABLESPACE … SET TABLESPACE."""
+    fx.hit("set-tablespace-copies", f"everything in {node.orig_tablespacename}")
+
+
+CHECKS = {"AlterTableStmt": alter_table, "AlterTableMoveAllStmt": move_all}

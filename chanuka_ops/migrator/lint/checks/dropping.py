@@ -1,0 +1,141 @@
+"""DROP of anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chanuka_ops.migrator.lint.model import Mode
+from chanuka_ops.migrator.lint.tree import Node
+from chanuka_ops.migrator.lint.world import Effects, World
+
+
+def drop(node: Node, world: World, fx: Effects) -> None:
+    """DROP TABLE, INDEX, VIEW, TYPE, FUNCTION and the rest."""
+    kind = (node.remove_type or "").removeprefix("OBJECT_")
+    if kind == "INDEX":
+        _indexes(node, world, fx)
+        return
+    for item in node.objects or ():
+        name = name_of(item, world)
+        if node.behavior == "DROP_CASCADE" and _old(kind, name, world):
+            fx.hit("drop-cascade", name)
+        if kind in ("TABLE", "FOREIGN_TABLE"):
+            _table(name, world, fx)
+        elif kind in ("TRIGGER", "RULE", "POLICY"):
+            _of_table(kind, item, world, fx)
+        else:
+            _other(kind, name, world, fx)
+
+
+def _table(name: str, world: World, fx: Effects) -> None:
+    table = world.table(name)
+    fx.lock(name, Mode.ACCESS_EXCLUSIVE)
+    for constraint in table.constraints.values():
+        fx.lock(constraint.references or "", Mode.ACCESS_EXCLUSIVE)
+    fx.lock(table.parent or "", Mode.ACCESS_EXCLUSIVE)
+    if world.used(name):
+        fx.hit("drop-table", name)
+
+
+def _of_table(kind: str, item: Any, world: World, fx: Effects) -> None:
+    words = tuple(item) if isinstance(item, tuple) else (item,)
+    name = world.joined(words[:-1])
+    fx.lock(name, Mode.ACCESS_EXCLUSIVE)
+    if world.used(name):
+        fx.hit("policy-changed" if kind == "POLICY" else "trigger-dropped", name, str(words[-1]))
+
+
+def _other(kind: str, name: str, world: World, fx: Effects) -> None:
+    what = f"{kind.lower().replace('_', ' ')} {name}"
+    if kind == "SCHEMA":
+        fx.hit("drop-schema", name)
+    elif kind in ("VIEW", "MATVIEW", "SEQUENCE"):
+        fx.lock(name, Mode.ACCESS_EXCLUSIVE)
+        if world.used(name):
+            fx.hit("object-dropped", what)
+    elif kind not in ("STATISTIC_EXT", "CAST", "OPERATOR") and _old(kind, name, world):
+        fx.hit("object-dropped", what)
+
+
+def _old(kind: str, name: str, world: World) -> bool:
+    if kind in ("TYPE", "DOMAIN"):
+        known = world.type(name)
+        return known is None or not known.fresh
+    if kind in ("FUNCTION", "PROCEDURE", "ROUTINE"):
+        return name not in world.routines
+    return world.used(name)
+
+
+def _indexes(node: Node, world: World, fx: Effects) -> None:
+    names = [name_of(item, world) for item in node.objects or ()]
+    owners = {name: world.owner_of(name) for name in names}
+    tables = {owner.name for owner in owners.values() if owner is not None}
+    if node.concurrent:
+        if world.in_transaction:
+            fx.hit("concurrently-in-transaction", ", ".join(names), "DROP INDEX CONCURRENTLY")
+        if len(names) > 1:
+            fx.hit("concurrent-drop-refused", names[0], "DROP INDEX CONCURRENTLY takes one index at a time")
+        if node.behavior == "DROP_CASCADE":
+            fx.hit("concurrent-drop-refused", names[0], "DROP INDEX CONCURRENTLY doesn't take CASCADE")
+        if any(owner is not None and owner.kind == "p" for owner in owners.values()):
+            fx.hit("concurrently-on-partitioned", names[0])
+    elif not owners or any(owner is None or world.used(owner.name) for owner in owners.values()):
+        fx.hit("index-drop-blocks", ", ".join(names))
+        for table in tables or {"the index's table"}:
+            fx.lock(table, Mode.ACCESS_EXCLUSIVE)
+    for name, owner in owners.items():
+        if owner is not None and world.used(owner.name) and owner.indexes[name].valid and not node.missing_ok:
+            fx.hit("index-dropped", name)
+
+
+def name_of(item: Any, world: World) -> str:
+    """Return the name that a DROP or a RENAME gives."""
+    if isinstance(item, Node):
+        if item.tag == "ObjectWithArgs":
+            return world.joined(item.objname)
+        if item.tag == "TypeName":
+            return world.joined(tuple(part for part in item.names or () if part != "pg_catalog"))
+        return world.name(item)
+    return world.joined(item)
+
+
+def drop_database(node: Node, world: World, fx: Effects) -> None:
+    """DROP DATABASE."""
+    fx.hit("drop-database", node.dbname or "")
+    if world.in_transaction:
+        fx.hit("not-in-transaction", node.dbname or "", "DROP DATABASE")
+
+
+def drop_owned(node: Node, _: World, fx: Effects) -> None:
+    """DROP OWNED and REASSIGN OWNED."""
+    fx.hit("drop-owned", ", ".join(role.rolename or "the current role" for role in node.roles or ()))
+
+
+def drop_role(node: Node, _: World, fx: Effects) -> None:
+    """DROP ROLE."""
+    fx.hit("role-changed", ", ".join(role.rolename or "" for role in node.roles or ()))
+
+
+def drop_subscription(node: Node, world: World, fx: Effects) -> None:
+    """DROP SUBSCRIPTION."""
+    fx.hit("publication-changed", node.subname or "")
+    if world.in_transaction:
+        fx.hit("not-in-transaction", node.subname or "", "DROP SUBSCRIPTION with a slot")
+
+
+def drop_tablespace(node: Node, world: World, fx: Effects) -> None:
+    """DROP TABLESPACE."""
+    fx.hit("object-dropped", f"tablespace {node.tablespacename}")
+    if world.in_transaction:
+        fx.hit("not-in-transaction", node.tablespacename or "", "DROP TABLESPACE")
+
+
+CHECKS = {
+    "DropStmt": drop,
+    "DropdbStmt": drop_database,
+    "DropOwnedStmt": drop_owned,
+    "ReassignOwnedStmt": drop_owned,
+    "DropRoleStmt": drop_role,
+    "DropSubscriptionStmt": drop_subscription,
+    "DropTableSpaceStmt": drop_tablespace,
+}

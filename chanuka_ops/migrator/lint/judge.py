@@ -1,0 +1,196 @@
+"""The rules over a whole script: transactions, locks that are held, code within code. Pure.
+
+A statement is judged against the world before it, then the world takes it in: so a table that the script made is
+nobody else's, a lock that is held makes the next statement dear, and a validated CHECK makes SET NOT NULL cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chanuka_ops.migrator.lint import changes, code
+from chanuka_ops.migrator.lint.checks import CHECKS
+from chanuka_ops.migrator.lint.checks.data import bounded
+from chanuka_ops.migrator.lint.checks.usertypes import enum_values_used
+from chanuka_ops.migrator.lint.model import Direction, Finding, Mode, Statement
+from chanuka_ops.migrator.lint.rulebook import RULES
+from chanuka_ops.migrator.lint.tree import Node, column_of, conjuncts
+from chanuka_ops.migrator.lint.world import Effects, Hit, World
+
+LOSSES = frozenset({"drop-table", "drop-column", "drop-schema", "truncate", "truncate-cascade", "mass-delete"})
+DEPTH = 4  # of functions that call functions
+_BEGIN = {"TRANS_STMT_BEGIN", "TRANS_STMT_START"}
+_REPEATABLE = {"CreateStmt": "if_not_exists", "DropStmt": "missing_ok", "CreateTableAsStmt": "if_not_exists",
+               "CreateSchemaStmt": "if_not_exists", "CreateExtensionStmt": "if_not_exists"}  # fmt: skip
+
+
+def judge(statements: Sequence[Statement], world: World, *, direction: Direction = "up") -> list[Finding]:
+    """Return what the rules find. The world ends as the script leaves it."""
+    return _Judge(statements, world, direction).run()
+
+
+class _Judge:
+    """One script's run through the rules."""
+
+    def __init__(self, statements: Sequence[Statement], world: World, direction: Direction) -> None:
+        self._statements = statements
+        self._world = world
+        self._direction = direction
+        self._findings: list[Finding] = []
+        self._section: int | None = None
+        self._opened: Statement | None = None
+
+    def run(self) -> list[Finding]:
+        for statement in self._statements:
+            self._enter(statement)
+            if statement.node is None:
+                hits = _command(statement)
+            elif statement.node.tag == "TransactionStmt":
+                hits = self._transaction(statement, statement.node)
+            else:
+                hits = []
+                if self._world.transaction.alone:
+                    self._world.end()
+                self._one(statement.node, hits, statement.sql, 0)
+            self._note(statement, hits)
+        self._leave()
+        return self._findings
+
+    def _enter(self, statement: Statement) -> None:
+        if statement.section == self._section:
+            return
+        self._leave()
+        self._section = statement.section
+        if statement.managed:
+            self._world.begin(managed=True, line=statement.line)
+
+    def _leave(self) -> None:
+        if self._opened is not None:
+            self._note(self._opened, [Hit("transaction-left-open", "", str(self._opened.line))])
+            self._opened = None
+        self._world.end()
+
+    def _note(self, statement: Statement, hits: list[Hit]) -> None:
+        for hit in hits:
+            rule = RULES[hit.rule]
+            if self._direction == "down" and rule.work != "fails":
+                if rule.id not in LOSSES:
+                    continue
+                rule, hit = RULES["downgrade-loses-data"], _loss(hit)  # noqa: PLW2901 - said in its own words
+            message = rule.says.format(object=hit.object, detail=hit.detail)
+            found = Finding(rule, rule.severity, statement.sql, statement.line, hit.object, message)
+            if found not in self._findings:
+                self._findings.append(found)
+
+    def _transaction(self, statement: Statement, node: Node) -> list[Hit]:
+        kind, now = node.parts.get("kind") or "", self._world.transaction
+        if kind in _BEGIN:
+            if not now.alone:
+                return [Hit("nested-begin", "")]
+            self._world.begin(line=statement.line)
+            self._opened = statement
+            return []
+        if kind == "TRANS_STMT_PREPARE":
+            self._opened = None
+            self._world.end()
+            return [Hit("prepared-transaction", "")]
+        if kind not in ("TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK"):
+            return []
+        hits = [Hit("rollback", "")] if kind == "TRANS_STMT_ROLLBACK" else []
+        if now.managed:
+            hits.append(Hit("commit-in-managed-transaction", ""))
+        elif now.alone:
+            hits.append(Hit("commit-without-begin", ""))
+        self._opened = None
+        self._world.end()
+        return hits
+
+    def _one(self, node: Node, hits: list[Hit], sql: str, depth: int) -> None:
+        world, fx = self._world, Effects()
+        check = CHECKS.get(node.tag)
+        if check is not None:
+            check(node, world, fx)
+        enum_values_used(node, world, fx)
+        _together(node, world, fx)
+        if len(self._statements) > 1:
+            _repeatable(node, world, fx)
+        hits += [hit for hit in fx.hits if hit not in hits]
+        for relation, mode in fx.locks.items():
+            world.transaction.locks[relation] = max(mode, world.transaction.locks.get(relation, Mode.NONE))
+        code.look(node, world, hits)
+        changes.apply(node, world)
+        if depth < DEPTH:
+            self._within(node, hits, sql, depth)
+
+    def _within(self, node: Node, hits: list[Hit], sql: str, depth: int) -> None:
+        steps = code.steps(node, sql, self._world, hits)
+        if not steps:
+            return
+        alone = self._world.transaction.alone
+        if alone:
+            self._world.begin()
+        for step in steps:
+            if step.commits:
+                if alone:
+                    self._world.begin()
+            elif step.node is not None:
+                self._one(step.node, hits, step.sql, depth + 1)
+        if alone:
+            self._world.end()
+
+
+def _together(node: Node, world: World, fx: Effects) -> None:
+    """Speak of what the statement costs beside the locks that the transaction holds."""
+    held = world.held()
+    strong = [name for name, mode in fx.locks.items() if mode.blocks and world.used(name)]
+    read = [name for name in fx.scans if world.used(name)]
+    if held and read and not any(hit.rule == "validate-in-same-transaction" for hit in fx.hits):
+        rule = "statement-while-locked" if _one_row(node) else "scan-while-locked"
+        fx.hit(rule, read[0], ", ".join(sorted(held)))
+    others = sorted(set(held) - set(strong))
+    new = [name for name in strong if name not in held]
+    if new and others:
+        fx.hit("several-tables-locked", new[0], ", ".join(others))
+    if strong and not world.runner_timeouts:
+        for setting, rule in (
+            ("lock_timeout", "lock-timeout-missing"),
+            ("statement_timeout", "statement-timeout-missing"),
+        ):
+            if world.setting(setting) in (None, "", "0"):
+                fx.hit(rule, strong[0])
+
+
+def _one_row(node: Node) -> bool:
+    """Tell whether a write is of the rows of one key."""
+    if node.tag not in ("UpdateStmt", "DeleteStmt") or bounded(node) != "yes":
+        return False
+    return any(
+        part.tag == "A_Expr" and part.parts.get("kind") == "AEXPR_OP" and (part.parts.get("name") or ("",))[-1] == "="
+        and column_of(part.lexpr) is not None
+        for part in conjuncts(node.where_clause)
+    )  # fmt: skip
+
+
+def _repeatable(node: Node, world: World, fx: Effects) -> None:
+    flag = _REPEATABLE.get(node.tag)
+    if flag is not None and not world.in_transaction and not node.parts.get(flag):
+        fx.hit("not-repeatable", node.tag.removesuffix("Stmt"))
+    if node.tag == "AlterTableStmt" and not world.in_transaction:
+        for cmd in node.cmds or ():
+            if cmd.subtype in ("AT_AddColumn", "AT_DropColumn", "AT_DropConstraint") and not cmd.missing_ok:
+                fx.hit("not-repeatable", world.name(node.relation))
+
+
+def _command(statement: Statement) -> list[Hit]:
+    words = statement.sql.split(maxsplit=1)
+    command, rest = words[0], words[1] if len(words) > 1 else ""
+    if command in ("\\i", "\\ir", "\\include", "\\include_relative"):
+        return [Hit("psql-include", rest, rest)]
+    if command == "\\gexec":
+        return [Hit("generated-sql-run", "", command)]
+    return [Hit("psql-command", command, command)]
+
+
+def _loss(hit: Hit) -> Hit:
+    what = RULES[hit.rule].says.format(object=hit.object, detail=hit.detail)
+    return Hit("downgrade-loses-data", hit.object, what)

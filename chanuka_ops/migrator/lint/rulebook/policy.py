@@ -1,0 +1,61 @@
+"""Rules of transactions, timeouts and settings."""
+
+from __future__ import annotations
+
+from chanuka_ops.migrator.lint.model import Mode, Rule
+
+_DOCS = "https://www.postgresql.org/docs/current/"
+CLIENT = _DOCS + "runtime-config-client.html"
+
+RULES = (
+    Rule("lock-timeout-missing", "caution", "waits for the lock on {object} without a lock_timeout",
+         "Behind one long query, or a pg_dump, it waits for ever, and everybody else queues behind it.",
+         "SET LOCAL lock_timeout = '2s' before it, and try again when it fails.", CLIENT + "#GUC-LOCK-TIMEOUT"),
+    Rule("statement-timeout-missing", "caution", "locks {object} without a statement_timeout",
+         "If it takes longer than thought, nothing stops it.", "SET LOCAL statement_timeout before it.",
+         CLIENT + "#GUC-STATEMENT-TIMEOUT"),
+    Rule("timeout-off", "caution", "switches {object} off", "From there on a statement may wait, or run, for ever.",
+         "A value that is longer, and an end.", CLIENT),
+    Rule("lock-timeout-long", "caution", "waits up to {detail} for a lock, and everybody else behind it",
+         "All new queries of the table queue behind the one that waits.", "A lock_timeout of two seconds or less, and tries.",
+         CLIENT + "#GUC-LOCK-TIMEOUT"),
+    Rule("session-setting", "caution", "sets {object} for the whole session, not for the transaction",
+         "Behind a pooler the next client inherits it; in a migration the next revision does.",
+         "SET LOCAL, or set_config(…, true).", _DOCS + "sql-set.html"),
+    Rule("local-outside-transaction", "caution", "SET LOCAL {object} outside a transaction has no effect",
+         "It lasts until the end of the transaction, which is this statement.", "BEGIN before it; or SET.", _DOCS + "sql-set.html"),
+    Rule("commit-in-managed-transaction", "caution", "ends the transaction that the migration tool opened",
+         "What follows isn't atomic with the version row: a failure leaves half of it.",
+         "A revision for each part, or autocommit_block().", _DOCS + "sql-commit.html"),
+    Rule("commit-without-begin", "caution", "ends a transaction that isn't open",
+         "A BEGIN is missing, or an earlier COMMIT ended what was meant to be one transaction.",
+         "One BEGIN for each COMMIT.", _DOCS + "sql-commit.html"),
+    Rule("nested-begin", "caution", "begins a transaction within one: it has no effect, and its COMMIT ends the outer one",
+         "PostgreSQL only warns.", "SAVEPOINT, or no BEGIN.", _DOCS + "sql-begin.html"),
+    Rule("transaction-left-open", "danger", "leaves the transaction that began in line {detail} open: nothing of it is kept",
+         "At the end of the session it is rolled back.", "COMMIT at the end.", _DOCS + "sql-commit.html", Mode.NONE, "fails"),
+    Rule("rollback", "caution", "rolls back what was done", "The migration is recorded as applied, and nothing of it is there.",
+         "Leave it to the tool to roll back.", _DOCS + "sql-rollback.html"),
+    Rule("prepared-transaction", "caution", "leaves locks behind that outlive the session",
+         "A prepared transaction keeps its locks, also over a restart, until somebody ends it.", "COMMIT.",
+         _DOCS + "sql-prepare-transaction.html"),
+    Rule("not-in-transaction", "danger", "fails: {detail} can't run inside a transaction",
+         "PostgreSQL refuses it inside a transaction block.", "Run it by itself.", _DOCS + "sql-begin.html", Mode.NONE, "fails"),
+    Rule("database-created", "style", "makes a database", "A database belongs to the server, not to a migration of another one.",
+         "Where databases are provisioned.", _DOCS + "sql-createdatabase.html"),
+    Rule("not-repeatable", "style", "fails when it is run again after a failure behind it: {object}",
+         "Outside a transaction a script that failed half-way is run again from its beginning.",
+         "IF [NOT] EXISTS, or one transaction.", _DOCS + "sql-begin.html"),
+    Rule("alter-separately", "style", "locks {object} once more in the same transaction",
+         "Several ALTER TABLE of one table are several passes; as one they are one.",
+         "One ALTER TABLE with its parts separated by commas.", _DOCS + "sql-altertable.html"),
+    Rule("psql-command", "caution", "is a command of psql ({detail}), which nothing else understands",
+         "A migration tool sends SQL only.", "SQL.", _DOCS + "app-psql.html"),
+    Rule("psql-include", "caution", "reads another script ({detail}), which wasn't looked at",
+         "What stands there isn't seen here.", "Lint that script too.", _DOCS + "app-psql.html"),
+    Rule("waiver-faulty", "caution", "the waiver of {object} doesn't count: {detail}",
+         "A waiver answers for one rule until a day, for a reason.", "lint: allow RULE until YYYY-MM-DD: reason.",
+         _DOCS + "sql-commands.html"),
+    Rule("waiver-unused", "style", "nothing was found that the waiver of {object} is for",
+         "What it was for is gone.", "Take it out.", _DOCS + "sql-commands.html"),
+)  # fmt: skip

@@ -1,0 +1,31 @@
+"""The measured cases again, without a server: what lint says of a script alone, and how often it is right."""
+
+from __future__ import annotations
+
+import pytest
+
+from chanuka_ops.migrator.lint import judge, script
+from chanuka_ops.migrator.lint.rulebook import RULES
+from chanuka_ops.migrator.lint.world import World
+from chanuka_ops_tests.integration.lint_cases import BAD, CASES, SAFE, Case
+
+
+def dangers(case: Case) -> set[str]:
+    world = World(max(14, case.since), version_known=case.since > 14)
+    findings = judge.judge(script.read(case.sql, name="case").statements, world)
+    return {finding.rule.id for finding in findings if finding.severity == "danger"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: ("bad-" if case.blocks else "safe-") + case.id)
+def test_a_script_alone_is_judged_with_care(case: Case) -> None:
+    expected = case.blocks if case.offline is None else case.offline
+    assert bool(dangers(case)) is expected, dangers(case)
+
+
+def test_without_a_database_most_dangers_are_seen_and_few_are_imagined() -> None:
+    assert sum(bool(dangers(case)) for case in BAD) / len(BAD) > 0.75
+    assert sum(bool(dangers(case)) for case in SAFE) / len(SAFE) < 0.12
+
+
+def test_each_rule_that_speaks_of_a_case_is_one_of_the_book() -> None:
+    assert {rule for case in CASES for rule in dangers(case)} <= RULES.keys()
