@@ -49,28 +49,40 @@ class Migrator:
         with context.scope(operation=OPERATION, database=self._manager.name):
             return self._plan()
 
-    def up(self, to: str = rules.HEAD, *, wait_s: float = 0.0) -> Migrated:
+    def up(self, to: str = rules.HEAD, *, wait_s: float | None = None) -> Migrated:
         """Apply what is pending, up to a revision; wait for another operation on the database at most `wait_s`.
 
+        `to` is a revision, "head", or any of Alembic's other targets: "heads", "label@head", "+2", "a1+1".
         Errors: `LockHeld`, `HeadsConflict`, `RefusedError`, `ConfigurationError` (nothing was changed); `LockTimeout`,
         `MigrationFailed` (they name the revision, and say what remains of it); `OutcomeUnknown`.
         """
         return self._move("up", to, wait_s)
 
-    def down(self, to: str, *, wait_s: float = 0.0) -> Migrated:
+    def down(self, to: str, *, wait_s: float | None = None) -> Migrated:
         """Roll back to a revision, or to "base".
 
         Errors: as `up`.
         """
         return self._move("down", to, wait_s)
 
+    def preview(self, direction: Direction, to: str) -> str:
+        """Return the SQL that `up` or `down` would run. Takes no lock, runs nothing.
+
+        Errors: as `up`; `MigrationFailed` naming a revision that needs a database to say what it does.
+        """
+        with context.scope(operation=OPERATION, database=self._manager.name):
+            child = _Child()
+            self._run(child, f"preview_{direction}", to, PLAN_DEADLINE_S)
+            return str(child.result("preview")["sql"])
+
     def _plan(self) -> Plan:
         child = _Child()
         self._run(child, "plan", None, PLAN_DEADLINE_S)
         return Plan.from_json(child.result("plan")["plan"])
 
-    def _move(self, direction: Direction, to: str, wait_s: float) -> Migrated:
+    def _move(self, direction: Direction, to: str, wait_s: float | None) -> Migrated:
         name = self._manager.name
+        wait_s = self._settings.wait_s if wait_s is None else wait_s
         with context.scope(operation=OPERATION, database=name), operation_lock(self._manager, wait_s=wait_s):
             child = _Child()
             with self._session_ended(child):
@@ -186,6 +198,8 @@ class _Child:
             self.revision, self.pid = event["revision"], event["pid"]
         elif kind == "retry":
             log.warning("revision %s waits for a lock held by %s", event["revision"], event["blockers"])
+        elif kind == "progress":
+            self._on_progress(context.Progress(**event))
         elif kind == "applied":
             self.applied.append(Applied(**event))
             self._on_progress(context.Progress(OPERATION, len(self.applied), self._total, "revisions"))

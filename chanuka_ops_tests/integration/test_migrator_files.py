@@ -17,17 +17,19 @@ from chanuka_ops_tests.integration.test_migrator_trouble import SECRET, migrator
 pytestmark = pytest.mark.postgres
 
 
-def test_scripts_that_connect_by_themselves_are_refused(database: DatabaseSettings, tmp_path: Path) -> None:
+def test_scripts_that_go_to_another_database_are_refused(manager: ConnectionManager, tmp_path: Path) -> None:
     where = scripts_in(tmp_path, a1="op.execute('create table a1 (id bigint)')")
+    elsewhere = manager.settings.with_dbname("postgres").url.get_secret_value()
     (where / "env.py").write_text(
         "from alembic import context\nfrom sqlalchemy import NullPool, create_engine\n"
-        f"with create_engine({database.url.get_secret_value()!r}, poolclass=NullPool).connect() as connection:\n"
+        f"with create_engine({elsewhere!r}, poolclass=NullPool).connect() as connection:\n"
         "    context.configure(connection=connection)\n"
         "    with context.begin_transaction():\n"
         "        context.run_migrations()\n"
     )
     with pytest.raises(errors.ConfigurationError, match=r"attributes\['connection'\]"):
-        in_this_process(database, where).move("up", "head")
+        in_this_process(manager.settings, where).move("up", "head")
+    assert not table_exists(manager, "a1")
 
 
 def test_two_heads_are_refused_by_name(manager: ConnectionManager, tmp_path: Path) -> None:

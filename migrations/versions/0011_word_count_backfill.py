@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
+from chanuka_ops.migrator.running.repeating import repeatable
+
 revision = "0011_word_count_backfill"
 down_revision = "0010_word_count"
 branch_labels = None
@@ -26,7 +28,7 @@ _BATCH = """
 
 def upgrade() -> None:
     # Each batch commits by itself: its row locks are short, and a rerun goes on where this one stopped.
-    with op.get_context().autocommit_block():
+    with op.get_context().autocommit_block(), repeatable():
         if op.get_context().as_sql:
             op.execute("update bill_versions set word_count = 0 where word_count is null")
             return

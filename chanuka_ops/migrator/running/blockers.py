@@ -10,9 +10,12 @@ from typing import Any, Self
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Row
 
-from chanuka_ops import errors
+from chanuka_ops import context, errors
+from chanuka_ops.config import MigrationSettings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
+from chanuka_ops.migrator.running.blocking import Blocker, act_on
+from chanuka_ops.migrator.running.journal import block
 from chanuka_ops.sql import catalog
 
 log = logging.getLogger(__name__)
@@ -25,17 +28,22 @@ SHOWN = 3
 
 
 class BlockerWatch:
-    """Looks at one session's blockers, from a thread, on a connection of its own.
+    """Looks at one session's blockers, from a thread, on a connection of its own; and does what the policy says.
 
-    It looks only while that session waits for a lock, so an undisturbed migration costs the server next to nothing.
+    Only a session that waits for a lock has any, so an undisturbed migration costs the server next to nothing.
     """
 
-    def __init__(self, manager: ConnectionManager, *, lock_timeout_s: float) -> None:
-        self._poll_s = min(LONGEST_POLL_S, max(POLL_S / 2, lock_timeout_s / LOOKS_PER_TIMEOUT))
-        self._sql = text(catalog.load("chanuka_ops.migrator").sql("blockers"))
-        self._manager = manager
+    def __init__(self, manager: ConnectionManager, settings: MigrationSettings) -> None:
+        self._poll_s = min(LONGEST_POLL_S, max(POLL_S / 2, settings.lock_timeout_s / LOOKS_PER_TIMEOUT))
+        blocks = catalog.load("chanuka_ops.migrator")
+        self._sql, self._end = text(blocks.sql("blockers")), text(blocks.sql("end_session"))
+        self._act = block("journal_act", settings.journal_schema)
+        self._manager, self._settings = manager, settings
         self._pid: int | None = None
+        self._revision = ""
         self._seen = ""
+        self._own_name = context.current().application_name()  # context variables don't reach the thread
+        self._run_id = context.current().run_id
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -52,9 +60,9 @@ class BlockerWatch:
         if self._thread is not None:
             self._thread.join(CLOSE_TIMEOUT_S)
 
-    def watch(self, pid: int) -> None:
+    def watch(self, pid: int, revision: str) -> None:
         """Look at the session of that server process from now on."""
-        self._pid, self._seen = pid, ""
+        self._pid, self._revision, self._seen = pid, revision, ""
 
     def names(self) -> str:
         """Return who blocked the session, as last seen."""
@@ -66,16 +74,38 @@ class BlockerWatch:
                 while not self._stop.wait(self._poll_s):
                     if self._pid is None:
                         continue
-                    rows = connection.execute(self._sql, {"pid": self._pid}).all()
-                    if rows:
-                        self._seen = "; ".join(_describe(row) for row in rows[:SHOWN])
+                    found = [_blocker(row) for row in connection.execute(self._sql, {"pid": self._pid})]
+                    if found:
+                        self._seen = "; ".join(blocker.words() for blocker in found[:SHOWN])
+                    for blocker in found:
+                        self._do(connection, blocker)
         except errors.DatabaseError as error:
             log.warning("who blocks can't be seen: %s", error, extra={"event": "migrate.blind"})
 
+    def _do(self, connection: Connection, blocker: Blocker) -> None:
+        idle_after_s = self._settings.blockers_idle_after_s
+        act = act_on(blocker, self._settings.blockers, idle_after_s=idle_after_s, own_name=self._own_name)
+        if act is None:
+            return
+        written = {
+            "run_id": self._run_id,
+            "revision": self._revision,
+            "act": act,
+            "pid": blocker.pid,
+            "application_name": blocker.application_name,
+            "role": blocker.role,
+            "state": blocker.state,
+            "age_s": blocker.transaction_age_s,
+            "query": blocker.query,
+        }
+        connection.execute(self._act, written)  # first: an act that nobody can look up is worse than none
+        connection.execute(self._end, {"pid": blocker.pid, "application_name": blocker.application_name})
+        log.warning("ended %s, which kept revision %s waiting", blocker.words(), self._revision,
+                    extra={"event": "migrate.blocker_ended"})  # fmt: skip
 
-def _describe(row: Row[Any]) -> str:
-    if not row.pid:
-        return "a prepared transaction (see pg_prepared_xacts)"
-    name = f"{row.application_name}, " if row.application_name else ""
-    since = f"in its transaction for {row.transaction_age_s:.0f} s"
-    return f"pid {row.pid} ({name}role {row.role}, {row.state}, {since}: {row.query})"
+
+def _blocker(row: Row[Any]) -> Blocker:
+    return Blocker(
+        row.pid, row.application_name, row.role, row.superuser, row.backend_type, row.state, row.transaction_age_s,
+        row.state_age_s, row.query,
+    )  # fmt: skip

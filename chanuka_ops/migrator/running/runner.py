@@ -5,7 +5,8 @@ other's databases; and a process can be ended. The request comes as one JSON doc
 password, which belongs in no argument list and no environment). Standard output is for events, a JSON object a line:
 
     planned {from, steps} · attempt {revision, attempt, pid} · retry {revision, attempt, blockers}
-    applied {revision, seconds, attempts} · done {to} · plan {plan} · error {error, message, sqlstate}
+    progress {label, done, total, unit} ·
+    applied {revision, seconds, attempts} · done {to} · plan {plan} · preview {sql} · error {error, message, sqlstate}
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main() -> int:
     try:
         request = json.load(sys.stdin)
         logs.configure(level=request["log_level"])
-        with context.scope(**request["context"]):
+        with context.scope(**request["context"], on_progress=lambda step: _tell(emit, step)):
             _work(request, emit)
     except KeyboardInterrupt:
         return _fail(emit, errors.Interrupted("the migration was interrupted; the step under way was rolled back"))
@@ -51,11 +52,19 @@ def main() -> int:
 def _work(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
     database = DatabaseSettings(**request["database"])
     settings = MigrationSettings(**request["settings"])
+    action, to = request["action"], request["to"]
     steps = Steps(database, settings, load(Path(request["location"])), emit)
-    if request["action"] == "plan":
+    if action == "plan":
         emit({"event": "plan", "plan": steps.plan().to_json()})
+    elif action.startswith("preview_"):
+        emit({"event": "preview", "sql": steps.preview(action.removeprefix("preview_"), to)})
     else:
-        steps.move(request["action"], request["to"])
+        steps.move(action, to)
+
+
+def _tell(emit: Callable[[dict[str, Any]], None], step: context.Progress) -> None:
+    """Tell how far a revision is; how long it still takes is judged by who watches."""
+    emit({"event": "progress", "label": step.label, "done": step.done, "total": step.total, "unit": step.unit})
 
 
 def _own_stdout() -> TextIO:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, ExceptionContext, ExecutionContext
+from sqlalchemy.engine import Connection, Dialect, ExceptionContext, ExecutionContext
 
 log = logging.getLogger(__name__)
 
@@ -61,21 +61,21 @@ class Observer(Protocol):
 def observed(connection: Connection, observers: Sequence[Observer]) -> Iterator[None]:
     """Tell the observers of every statement of the connection for the block."""
     told = _Told(connection, observers)
-    listeners: tuple[tuple[str, Callable[..., Any], dict[str, bool]], ...] = (
-        ("before_cursor_execute", told.before, {"retval": True}),
-        ("after_cursor_execute", told.after, {}),
-        ("handle_error", told.failed, {}),
-        ("commit", told.committing, {}),
-        ("rollback", told.rolled_back, {}),
+    listeners: tuple[tuple[Connection | Dialect, str, Callable[..., Any], dict[str, bool]], ...] = (
+        (connection, "before_cursor_execute", told.before, {"retval": True}),
+        (connection, "after_cursor_execute", told.after, {}),
+        (connection.dialect, "handle_error", told.failed, {}),  # no connection has one of its own
+        (connection, "commit", told.committing, {}),
+        (connection, "rollback", told.rolled_back, {}),
     )
-    for name, function, options in listeners:
-        event.listen(connection, name, function, **options)
+    for target, name, function, options in listeners:
+        event.listen(target, name, function, **options)
     try:
         yield
         told.settle()
     finally:
-        for name, function, _ in listeners:
-            event.remove(connection, name, function)
+        for target, name, function, _ in listeners:
+            event.remove(target, name, function)
 
 
 class _Told:
@@ -123,6 +123,8 @@ class _Told:
                 observer.after(statement, cursor.rowcount)
 
     def failed(self, failure: ExceptionContext) -> None:
+        if failure.connection is not self._connection:
+            return
         self._committing = False
         statement, self._under_way = self._under_way, None
         if statement is not None:
