@@ -17,7 +17,7 @@ import click
 from rich.text import Text
 
 from chanuka_ops import context, errors, logs
-from chanuka_ops.cli import backup, configuration, db, demo, health, migrate, optimise, restore, up
+from chanuka_ops.cli import backup, configuration, db, demo, health, migrate, migrate_lint, optimise, restore, up
 from chanuka_ops.cli.face import Face, common
 
 
@@ -45,6 +45,8 @@ for command in (
 
 for command in (restore.restore_, restore.extract):
     backup.backup.add_command(command)
+
+migrate.migrate.add_command(migrate_lint.lint)
 
 
 def run(args: list[str]) -> int:
