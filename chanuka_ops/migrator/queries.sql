@@ -361,7 +361,10 @@ select
         join pg_stat_activity a on a.pid = v.pid
         where
             a.query like '%(to prevent wraparound)%'
-            and v.relid in (select relid from pg_partition_tree(cast(:table_oid as bigint)::oid::regclass))
+            and (
+                v.relid = cast(:table_oid as bigint)::oid
+                or v.relid in (select relid from pg_partition_tree(cast(:table_oid as bigint)::oid::regclass))
+            )
     ) as wraparound
 from (select) as once
 left join pg_stat_replication s on s.state is null or s.state in ('streaming', 'catchup');
@@ -517,6 +520,7 @@ select
     p.provolatile::text as volatility,
     l.lanname as language,
     coalesce(p.prosrc, '') as body,
+    pg_get_functiondef(p.oid) as definition,
     p.prosecdef or p.proconfig is not null as guarded
 from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace

@@ -16,18 +16,21 @@ from typing import Any, TypeVar
 from alembic import op
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import Connection, Row
 from sqlalchemy.sql.elements import TextClause
 
 from chanuka_ops import errors
 from chanuka_ops.config import MigrationSettings
 from chanuka_ops.db import engines
+from chanuka_ops.db.classify import Phase
 from chanuka_ops.migrator import rules as migration_rules
 from chanuka_ops.migrator.operations.model import Relation
 from chanuka_ops.migrator.running.statements import HELPER
 from chanuka_ops.sql import catalog
 
 SETTINGS = "chanuka_settings"  # in Alembic's Config.attributes: the MigrationSettings in force
+_QUOTING = PGDialect(paramstyle="named").identifier_preparer  # by the driver's own paramstyle each % would be two
 _VERBATIM = {"no_parameters": True}  # a % is a %
 
 _T = TypeVar("_T")
@@ -82,7 +85,7 @@ class Session:
 
     def quoted(self, name: str) -> str:
         """Return the name as SQL; always in quotes, so that none is a keyword."""
-        return str(self._migrating.dialect.identifier_preparer.quote_identifier(name))
+        return str(_QUOTING.quote_identifier(name))
 
     def qualified(self, name: str, schema: str | None) -> str:
         """Return a name in a schema (None: as the search path has it) as SQL."""
@@ -100,7 +103,8 @@ class Session:
         """Return the rows of a named query."""
         if self._connection is None:
             return []
-        return self._connection.execute(text(self._catalog.sql(block, self._major)), parameters).all()
+        with engines.translated(Phase.AUTOCOMMIT):
+            return self._connection.execute(text(self._catalog.sql(block, self._major)), parameters).all()
 
     def row(self, block: str, **parameters: Any) -> Row[Any] | None:
         """Return the first row of a named query."""
@@ -126,8 +130,9 @@ class Session:
         if self._connection is None:
             self._migrating.impl.static_output(f"{sql.strip()};\n")
             return None
-        done = self._connection.exec_driver_sql(sql, execution_options=_VERBATIM)
-        return done.first() if done.returns_rows else None
+        with engines.translated(Phase.AUTOCOMMIT):
+            done = self._connection.exec_driver_sql(sql, execution_options=_VERBATIM)
+            return done.first() if done.returns_rows else None
 
     def patiently(self, sql: str, patience_s: float) -> None:
         """Send a statement that blocks nobody while it waits: it may wait that long."""
