@@ -3,6 +3,7 @@
 pytest_plugins = [
     "chanuka_ops_tests.plugins.backup",
     "chanuka_ops_tests.plugins.hooks",
+    "chanuka_ops_tests.plugins.migrating",
     "chanuka_ops_tests.plugins.nodes",
     "chanuka_ops_tests.plugins.pooler",
     "chanuka_ops_tests.plugins.postgres",

@@ -27,7 +27,7 @@ from chanuka_ops.sql import catalog
 
 log = logging.getLogger(__name__)
 
-NOTHING = "do ''"
+NOTHING = "do 'begin end'"
 _IN_TRANSACTION = 2  # libpq's PQTRANS_INTRANS
 _NUMBER = re.compile(r"\d+")
 _XID = "select pg_current_xact_id_if_assigned()::text"

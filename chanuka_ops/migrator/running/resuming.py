@@ -64,6 +64,8 @@ def reckon(steps: Sequence[Written], statuses: Mapping[str, str | None]) -> list
 
 
 def _state(step: Written, statuses: Mapping[str, str | None]) -> State | None:
+    if step.kind in {"always", "control"} or (step.kind == "read" and not step.answers):
+        return None  # they are sent each time
     if step.resolution:
         return "done" if step.resolution == "done" else None
     if step.outcome in {"done", "sent"}:

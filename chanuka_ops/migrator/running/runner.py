@@ -5,8 +5,8 @@ other's databases; and a process can be ended. The request comes as one JSON doc
 password, which belongs in no argument list and no environment). Standard output is for events, a JSON object a line:
 
     planned {from, steps} · attempt {revision, attempt, pid} · retry {revision, attempt, blockers}
-    progress {label, done, total, unit} ·
-    applied {revision, seconds, attempts} · done {to} · plan {plan} · preview {sql} · error {error, message, sqlstate}
+    progress {label, done, total, unit} · applied {revision, seconds, attempts} · done {to} · plan {plan}
+    preview {sql} · error {error, message, sqlstate}
 """
 
 from __future__ import annotations
