@@ -532,3 +532,55 @@ where p.prokind in ('f', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'informat
 select distinct p.proname as name
 from pg_proc p
 where p.pronamespace = 'pg_catalog'::regnamespace and p.provolatile = 'v' and p.prokind = 'f';
+
+-- name: trace_locks
+-- what: the locks on relations of this database that a session holds
+select l.relation::bigint, l.mode
+from pg_locks l
+where l.pid = :pid and l.locktype = 'relation' and l.granted
+    and l.database = (select oid from pg_database where datname = current_database());
+
+-- name: trace_relations
+-- what: the application's relations, with what tells that their file was replaced or moved
+select c.oid::bigint, c.oid::regclass::text, c.relkind::text,
+    coalesce(pg_relation_filenode(c.oid), 0)::bigint, c.reltablespace::bigint
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'm', 'i', 'I', 'v', 'S', 'f')
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and n.nspname <> :own_schema;
+
+-- name: trace_rows
+-- what: rows read so far in this transaction, by table
+select x.relid::bigint, (x.seq_tup_read + coalesce(x.idx_tup_fetch, 0))::bigint
+from pg_stat_xact_user_tables x;
+
+-- name: trace_rows
+-- what: rows read so far by anybody, by table: what this session has not reported yet, and what was reported, also by parallel workers
+-- since: 15
+select x.relid::bigint,
+    (x.seq_tup_read + coalesce(x.idx_tup_fetch, 0) + s.seq_tup_read + coalesce(s.idx_tup_fetch, 0))::bigint
+from pg_stat_xact_user_tables x join pg_stat_user_tables s using (relid);
+
+-- name: trace_written
+-- what: bytes of write-ahead log so far, and the database's size
+select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, pg_database_size(current_database());
+
+-- name: trace_sizes
+-- what: bytes of each table's heap with what is stored apart, and of its indexes
+select c.oid::regclass::text as name, pg_table_size(c.oid) as heap_bytes, pg_indexes_size(c.oid) as index_bytes
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'm') and c.relpersistence <> 't'
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and n.nspname <> :own_schema;
+
+-- name: trace_content
+-- what: for each table, the query that counts and sums up its rows
+select c.oid::bigint as oid, c.oid::regclass::text as name, format(
+    'select count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text from only %s t', c.oid::regclass
+) as query
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'm') and c.relispopulated and c.relpersistence <> 't'
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and n.nspname <> :own_schema
+    and c.relname <> 'alembic_version';
+
+-- name: trace_journal
+-- what: drop the journal that came with the copy: its transactions' numbers are another server's
+select format('drop schema if exists %I cascade', cast(:own_schema as text));

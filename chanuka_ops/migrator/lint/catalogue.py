@@ -154,13 +154,17 @@ class UserType:
 
 @dataclass(frozen=True, slots=True)
 class Routine:
-    """A function or procedure made by users: its volatility (i, s, v), its language, its body, where they are known."""
+    """A function or procedure made by users: its volatility (i, s, v), its language, its body, where they are known.
+
+    `definition` is the whole CREATE statement; `guarded`: it has settings or its owner's rights, so it isn't inlined.
+    """
 
     name: str
     volatility: str = "v"
     language: str = ""
     body: str = ""
     definition: str = ""
+    guarded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,10 @@ from chanuka_ops.migrator.lint.world import World
 FRESH_ENUM_SINCE = 17  # a value added to an enum of the same transaction may be used in it
 
 
-def apply(node: Node, world: World) -> None:
-    """Note what the statement changes."""
+def apply(node: Node, world: World, sql: str) -> None:
+    """Note what the statement changes. `sql` is its text."""
+    if node.tag == "CreateFunctionStmt":
+        _create_function(node, world, sql)
     change = _CHANGES.get(node.tag)
     if change is not None:
         change(node, world)
@@ -97,6 +99,7 @@ def _select(node: Node, world: World) -> None:
 
 def _create_view(node: Node, world: World) -> None:
     name = world.name(node.view)
+    world.covered |= {name} & world.renamed
     if world.exists(name) is not True:
         world.keep(Table(name, "v", fresh=True))
     # which columns it reads isn't known without its tables; each that it names is taken for one of each table
@@ -218,6 +221,7 @@ def _rename(node: Node, world: World) -> None:
         table = world.table(name)
         world.drop(name)
         world.keep(replace(table, name=node.newname))
+        world.renamed.add(name)
     elif node.rename_type == "OBJECT_COLUMN":
         table = world.table(name)
         columns = dict(table.columns)
@@ -259,14 +263,14 @@ def _alter_enum(node: Node, world: World) -> None:
         world.transaction.enum_values.add(f"{name}\0{node.new_val}")
 
 
-def _create_function(node: Node, world: World) -> None:
+def _create_function(node: Node, world: World, sql: str) -> None:
     options = {option.defname: option.arg for option in node.options or ()}
     body: Any = options.get("as") or ("",)
     volatility = str(options.get("volatility") or "volatile")[0]
-    marks = "secdef" if options.get("security") is True or "set" in options else ""
+    guarded = options.get("security") is True or "set" in options
     name = world.joined(node.funcname)
     text = str(body[0]) if not isinstance(body, str) else body
-    world.routines[name] = Routine(name, volatility, str(options.get("language") or "sql"), text, marks)
+    world.routines[name] = Routine(name, volatility, str(options.get("language") or "sql"), text, sql, guarded=guarded)
 
 
 def _policy(node: Node, world: World) -> None:
@@ -301,7 +305,6 @@ _CHANGES: dict[str, Callable[[Node, World], None]] = {
     "CreateEnumStmt": _create_type,
     "AlterDomainStmt": _alter_domain,
     "AlterEnumStmt": _alter_enum,
-    "CreateFunctionStmt": _create_function,
     "CreatePolicyStmt": _policy,
     "VariableSetStmt": _set,
 }

@@ -20,11 +20,12 @@ _HARMLESS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a body sends: a statement, or a COMMIT."""
+    """What a body sends: a statement, or a COMMIT. `guessed`: the expression of which not all was a constant."""
 
     sql: str
     node: Node | None = None
     commits: bool = False
+    guessed: str = ""
 
 
 def look(node: Node, world: World, hits: list[Hit]) -> None:
@@ -88,9 +89,7 @@ def _of_routine(routine: Routine, hits: list[Hit]) -> list[Step]:
         return [Step(routine.body, node) for node in _parsed(routine.body) or ()]
     if routine.language != "plpgsql":
         return []
-    mark = "$a_body_of_lint$"
-    wrapped = f"create procedure p() language plpgsql as {mark}{routine.body}{mark}"
-    return _of_body(grammar.routine(wrapped), routine.body, f"function {routine.name}", hits)
+    return _of_body(grammar.routine(routine.definition), routine.body, f"function {routine.name}", hits)
 
 
 def _of_body(body: grammar.Routine | None, text: str, what: str, hits: list[Hit]) -> list[Step]:
@@ -117,12 +116,19 @@ def _dynamic(expression: str, hits: list[Hit]) -> list[Step]:
     if built is None or not nodes:
         hits.append(Hit("dynamic-sql-unseen", "", f": {expression}"))
         return []
-    harmless = all(node.tag in _HARMLESS for node in nodes)
-    if not built.whole and not harmless:
-        hits.append(Hit("dynamic-sql-unseen", "", f": {expression}"))
-    else:
-        hits.append(Hit("dynamic-sql", "", built.sql))
-    return [Step(built.sql, node) for node in nodes]
+    hits.append(Hit("dynamic-sql", "", built.sql))
+    return [Step(built.sql, node, guessed="" if built.whole else expression) for node in nodes]
+
+
+def unseen(step: Step, world: World) -> Hit | None:
+    """Return what is to be said of a statement that works on a relation nobody can name here."""
+    if not step.guessed or step.node is None or step.node.tag in _HARMLESS:
+        return None
+    named = {world.name(relation) for relation in found(step.node, "RangeVar")}
+    hidden = [name for name in named if dynamic.PLACEHOLDER in name and world.used(name)]
+    if not hidden and (named or step.node.tag != "DropStmt"):
+        return None
+    return Hit("dynamic-sql-unseen", "", f": {step.guessed}")
 
 
 def _parsed(sql: str) -> tuple[Node, ...] | None:

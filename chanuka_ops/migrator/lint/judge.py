@@ -7,8 +7,9 @@ nobody else's, a lock that is held makes the next statement dear, and a validate
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from chanuka_ops.migrator.lint import changes, code
+from chanuka_ops.migrator.lint import changes, code, leftovers
 from chanuka_ops.migrator.lint.checks import CHECKS
 from chanuka_ops.migrator.lint.checks.data import bounded
 from chanuka_ops.migrator.lint.checks.usertypes import enum_values_used
@@ -39,6 +40,7 @@ class _Judge:
         self._findings: list[Finding] = []
         self._section: int | None = None
         self._opened: Statement | None = None
+        self._made = leftovers.Made(world)
 
     def run(self) -> list[Finding]:
         for statement in self._statements:
@@ -52,9 +54,19 @@ class _Judge:
                 if self._world.transaction.alone:
                     self._world.end()
                 self._one(statement.node, hits, statement.sql, 0)
+                self._made.look(statement, self._world)
             self._note(statement, hits)
         self._leave()
-        return self._findings
+        for statement, hit in self._made.left(self._world):
+            self._note(statement, [hit])
+        return [self._softened(finding) for finding in self._findings]
+
+    def _softened(self, finding: Finding) -> Finding:
+        """A table that was renamed and has a view of its old name breaks hardly anybody."""
+        if finding.rule.id != "rename-table" or finding.object not in self._world.covered:
+            return finding
+        rule = RULES["rename-with-view"]
+        return replace(finding, rule=rule, severity=rule.severity, message=rule.says.format(object=finding.object))
 
     def _enter(self, statement: Statement) -> None:
         if statement.section == self._section:
@@ -112,13 +124,12 @@ class _Judge:
             check(node, world, fx)
         enum_values_used(node, world, fx)
         _together(node, world, fx)
-        if len(self._statements) > 1:
-            _repeatable(node, world, fx)
+        _repeatable(node, world, fx)
         hits += [hit for hit in fx.hits if hit not in hits]
         for relation, mode in fx.locks.items():
             world.transaction.locks[relation] = max(mode, world.transaction.locks.get(relation, Mode.NONE))
         code.look(node, world, hits)
-        changes.apply(node, world)
+        changes.apply(node, world, sql)
         if depth < DEPTH:
             self._within(node, hits, sql, depth)
 
@@ -134,6 +145,8 @@ class _Judge:
                 if alone:
                     self._world.begin()
             elif step.node is not None:
+                hit = code.unseen(step, self._world)
+                hits += [hit] if hit is not None else []
                 self._one(step.node, hits, step.sql, depth + 1)
         if alone:
             self._world.end()

@@ -128,8 +128,8 @@ class _Reading:
             yield rest if schema in self._path else column
 
     def _routine(self, row: Any) -> Routine:
-        guard = "secdef" if row.guarded else ""
-        return Routine(self._name(row.schema, row.name), row.volatility, row.language, row.body, guard)
+        name = self._name(row.schema, row.name)
+        return Routine(name, row.volatility, row.language, row.body, row.definition, guarded=row.guarded)
 
 
 def _index(row: Any) -> Index:

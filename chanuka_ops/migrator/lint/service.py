@@ -115,10 +115,8 @@ class Linter:
             if waiver is not None:
                 used.add(waiver)
             answered.append(replace(finding, waived=waiver))
-        for waiver in [*(w for _, w in judged), *loose]:
-            if waiver.fault or waiver not in used:
-                answered.append(_of_waiver(waiver))
-        return answered
+        every = [*(waiver for _, waiver in judged), *loose]
+        return answered + [_of_waiver(waiver) for waiver in every if waiver.fault or waiver not in used]
 
     def _judged(self, waiver: Waiver) -> Waiver:
         return waivers.judged(waiver, today=self.today, known=RULES)

@@ -77,7 +77,7 @@ def _of_routine(routine: Routine, world: World, depth: int) -> Verdict:
         return "stable"
     body = routine.body.strip().rstrip(";")
     plain = routine.language == "sql" and body.lower().startswith("select") and not _READS.search(body)
-    if not plain or ";" in body or depth > 5 or "secdef" in routine.definition:  # noqa: PLR2004 - calls within calls
+    if not plain or ";" in body or depth > 5 or routine.guarded:  # noqa: PLR2004 - calls within calls
         return "volatile"
     try:
         inner = grammar.expression(body[len("select") :])

@@ -48,6 +48,9 @@ class World:
     settings: dict[str, str] = field(default_factory=dict)
     transaction: Transaction = field(default_factory=lambda: Transaction(alone=True))
     dropped_indexes: set[str] = field(default_factory=set)
+    renamed: set[str] = field(default_factory=set)
+    covered: set[str] = field(default_factory=set)
+    """Old names of tables that a view has now."""
 
     @property
     def in_transaction(self) -> bool:
@@ -160,7 +163,8 @@ class World:
         self.settings.clear()
         self.tables = {name: replace(table, fresh=False) for name, table in self.tables.items()}
         self.types = {name: replace(kind, fresh=False) for name, kind in self.types.items()}
-        self.dropped_indexes.clear()
+        for names in (self.dropped_indexes, self.renamed, self.covered):
+            names.clear()
 
 
 @dataclass(frozen=True, slots=True)

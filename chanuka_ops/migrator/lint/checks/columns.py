@@ -163,6 +163,10 @@ def drop(cmd: Node, table: Table, world: World, fx: Effects) -> None:
         fx.hit("drop-column", table.name, cmd.name)
     if cmd.behavior == "DROP_CASCADE":
         fx.hit("drop-cascade", f"{table.name}.{cmd.name}")
+        return
+    for view, columns in table.read_by.items():
+        if cmd.name in columns and world.exists(view):
+            fx.hit("drop-refused", f"{table.name}.{cmd.name}", f"view {view}")
 
 
 def set_expression(cmd: Node, table: Table, world: World, fx: Effects) -> None:

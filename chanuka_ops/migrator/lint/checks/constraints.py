@@ -72,9 +72,6 @@ def _foreign_key(node: Node, constraint: Constraint, table: Table, world: World,
             fx.hit("foreign-key-not-valid-partitioned", table.name)
     if world.used(other) and other != table.name:
         fx.hit("foreign-key-locks-both", table.name, other)
-    leading = {index.columns[: len(constraint.columns)] for index in table.indexes.values() if not index.partial}
-    if (table.whole or table.fresh) and constraint.columns and constraint.columns not in leading:
-        fx.hit("foreign-key-unindexed", table.name, ", ".join(constraint.columns))
 
 
 def _using_index(node: Node, constraint: Constraint, table: Table, fx: Effects) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from chanuka_ops.migrator.lint.catalogue import calls
 from chanuka_ops.migrator.lint.model import Mode
 from chanuka_ops.migrator.lint.tree import Node, column_of, conjuncts, found, literal
 from chanuka_ops.migrator.lint.world import Effects, World
@@ -77,7 +76,7 @@ def insert(node: Node, world: World, fx: Effects) -> None:
     for scanned in inner.scans:
         fx.lock(scanned, Mode.ACCESS_SHARE)
         fx.scan(scanned)
-    if inner.scans and world.used(name) and _open(query):
+    if inner.scans and _open(query):
         fx.hit("insert-select", name, inner.scans[0])
 
 
@@ -130,7 +129,7 @@ def bounded(node: Node) -> str:
             verdict = verdict if part.tag == "NullTest" else "unknown"
         elif kind in ("AEXPR_BETWEEN", "AEXPR_IN") and operator != "<>":
             return "yes" if _key(column) or kind == "AEXPR_BETWEEN" else "unknown"
-        elif operator == "=" and _key(column):
+        elif operator == "=" and _key(column) and not found(part.rexpr, "ColumnRef"):
             return "yes"
         elif operator in _BOUNDS:
             ranges.setdefault(column, set()).add(operator[0])
@@ -182,11 +181,6 @@ def explain(node: Node, world: World, fx: Effects) -> None:
     """EXPLAIN ANALYZE runs what it explains."""
     if any(option.defname == "analyze" for option in node.options or ()):
         read(node.query, world, fx)
-
-
-def called(node: Node) -> list[str]:
-    """Return the functions that a statement calls."""
-    return calls(node)
 
 
 CHECKS = {

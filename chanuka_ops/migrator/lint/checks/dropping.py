@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chanuka_ops.migrator.lint.catalogue import Table
 from chanuka_ops.migrator.lint.model import Mode
 from chanuka_ops.migrator.lint.tree import Node
 from chanuka_ops.migrator.lint.world import Effects, World
@@ -19,6 +20,10 @@ def drop(node: Node, world: World, fx: Effects) -> None:
         name = name_of(item, world)
         if node.behavior == "DROP_CASCADE" and _old(kind, name, world):
             fx.hit("drop-cascade", name)
+        elif node.behavior != "DROP_CASCADE":
+            named = {name_of(other, world) for other in node.objects or ()}
+            for dependent in _dependents(kind, name, world) - named:
+                fx.hit("drop-refused", name, dependent)
         if kind in ("TABLE", "FOREIGN_TABLE"):
             _table(name, world, fx)
         elif kind in ("TRIGGER", "RULE", "POLICY"):
@@ -55,6 +60,28 @@ def _other(kind: str, name: str, world: World, fx: Effects) -> None:
             fx.hit("object-dropped", what)
     elif kind not in ("STATISTIC_EXT", "CAST", "OPERATOR") and _old(kind, name, world):
         fx.hit("object-dropped", what)
+
+
+def _dependents(kind: str, name: str, world: World) -> set[str]:
+    """Return what is known to depend on an object, so that it can't be dropped alone."""
+    if kind in ("TYPE", "DOMAIN"):
+        known = world.type(name)
+        columns = {column for table in world.all_tables().values() for column in _columns_of(table, name)}
+        gone = {column for column in (known.columns if known else ()) if column.rpartition(".")[0] in world.tables}
+        return columns | (set(known.columns if known else ()) - gone)
+    if kind not in ("TABLE", "VIEW", "MATVIEW"):
+        return set()
+    views = {view for view in world.table(name).read_by if world.exists(view)}
+    keys = {
+        table.name
+        for table in world.all_tables().values()
+        if table.name != name and any(c.references == name for c in table.constraints.values())
+    }
+    return views | keys
+
+
+def _columns_of(table: Table, kind: str) -> list[str]:
+    return [f"{table.name}.{c.name}" for c in table.columns.values() if c.type is not None and c.type.name == kind]
 
 
 def _old(kind: str, name: str, world: World) -> bool:

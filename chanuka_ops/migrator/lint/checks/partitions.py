@@ -23,6 +23,10 @@ def attach(cmd: Node, table: Table, world: World, fx: Effects) -> None:
         proof = proven(world.table(name), table, part.bound)
         if proof != "yes":
             fx.hit("attach-scans" if proof == "no" else "attach-maybe-proven", name)
+        mine = {(index.columns, index.unique) for index in world.table(name).indexes.values() if not index.partial}
+        for index in table.indexes.values():
+            if (index.columns, index.unique) not in mine and index.valid:
+                fx.hit("attach-builds-index", name, index.name)
     default(table, part.bound, world, fx)
 
 

@@ -102,6 +102,11 @@ RULES = (
         "Drop each dependent by name, without CASCADE.", _DOCS + "ddl-depend.html",
     ),
     Rule(
+        "drop-refused", "danger", "fails: {detail} depends on {object}",
+        "Without CASCADE PostgreSQL drops nothing that something else depends on.",
+        "Drop what depends on it first, by name.", _DOCS + "ddl-depend.html", Mode.NONE, "fails",
+    ),
+    Rule(
         "drop-owned", "danger", "drops or moves everything that belongs to {object}",
         "Nothing is named: what is lost depends on the day.", "Drop each object by its name.", _DOCS + "sql-drop-owned.html",
     ),

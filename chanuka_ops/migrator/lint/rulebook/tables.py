@@ -150,6 +150,11 @@ RULES = (
         PARTITIONS + "#DDL-PARTITIONING-DECLARATIVE-MAINTENANCE", _AEL, "scan",
     ),
     Rule(
+        "attach-builds-index", "danger", "builds an index on {object} as {detail} has it, while all reads and writes of it wait",
+        "A partition gets every index of its parent: ATTACH PARTITION builds what isn't there yet.",
+        "CREATE INDEX CONCURRENTLY on the partition before, on the same columns.", PARTITIONS, _AEL, "build",
+    ),
+    Rule(
         "attach-maybe-proven", "caution", "may read every row of {object}: its CHECK is not recognised as proof of the bounds",
         "ATTACH PARTITION needs a CHECK that implies the bounds, and that the key is not null.",
         "A CHECK in the very words of the bounds: key >= lower AND key < upper AND key IS NOT NULL.", PARTITIONS, _AEL,
