@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import click
 
+from chanuka_ops.cli import migrate_fleet
 from chanuka_ops.cli.face import Face, common
 from chanuka_ops.migrator import rules
-from chanuka_ops.migrator.model import Migrated, Plan
+from chanuka_ops.migrator.model import Direction, Migrated, Plan
+from chanuka_ops.orchestrators.fleet import Fleet
+
+_SQL = click.option("--sql", "as_sql", is_flag=True, help="Print the SQL, and run nothing.")
 
 
 @click.group()
@@ -29,23 +33,52 @@ def plan(face: Face) -> int:
 
 
 @migrate.command("up")
-@click.option("--to", default="head", show_default=True, metavar="REVISION")
+@click.option("--to", default="head", show_default=True, metavar="TARGET", help="A revision, heads, branch@head, +1 …")
+@_SQL
+@click.option("--all-databases", is_flag=True, help="Every database of the settings, each in a process of its own.")
+@click.option("--max-parallel", type=click.IntRange(min=1), default=2, show_default=True, help="How many at a time.")
+@click.option("--stop-after", type=click.IntRange(min=1), metavar="K", help="Begin no more after K failures.")
+@click.option("--canary", metavar="NAME", help="This one first; the others only if it went well.")
 @common
-def up(face: Face, *, to: str) -> None:
+def up(
+    face: Face, *, to: str, as_sql: bool, all_databases: bool, max_parallel: int, stop_after: int | None,
+    canary: str | None,
+) -> int:  # fmt: skip
     """Migrate up."""
+    if all_databases:
+        return migrate_fleet.up(face, Fleet(to, max_parallel, stop_after, canary), as_sql=as_sql)
+    if stop_after is not None or canary is not None:
+        raise click.UsageError("--stop-after and --canary are for --all-databases")
+    if as_sql:
+        return _preview(face, "up", to)
     with face.opened() as orchestrator:
         migrated = orchestrator.migrate(to)
     _answer(face, migrated)
+    return 0
 
 
 @migrate.command("down")
-@click.option("--to", required=True, metavar="REVISION", help="The revision to be at afterwards, or base.")
+@click.option("--to", required=True, metavar="REVISION", help="The revision to be at afterwards, base, -1 …")
+@_SQL
 @common
-def down(face: Face, *, to: str) -> None:
+def down(face: Face, *, to: str, as_sql: bool) -> int:
     """Migrate down; what a revision made is dropped with its data."""
+    if as_sql:
+        return _preview(face, "down", to)
     with face.opened() as orchestrator:
         migrated = orchestrator.roll_back(to)
     _answer(face, migrated)
+    return 0
+
+
+def _preview(face: Face, direction: Direction, to: str) -> int:
+    with face.opened() as orchestrator:
+        sql = orchestrator.migration_preview(direction, to)
+    if face.as_json:
+        face.answer({"direction": direction, "to": to, "sql": sql})
+    else:
+        click.echo(sql, nl=False)
+    return 0
 
 
 def _print(face: Face, found: Plan) -> None:

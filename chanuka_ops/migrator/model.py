@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Literal, Self
 
 Direction = Literal["up", "down"]
@@ -135,3 +136,24 @@ class Migrated:
     def to_json(self) -> dict[str, Any]:
         """Return the document of `migrate up` and `migrate down`."""
         return {"from": self.before, "to": self.after, "applied": [step.to_json() for step in self.applied]}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A revision's run as the journal has it. `outcome`: running, done, failed (nothing of it is there) or partial."""
+
+    revision: str
+    direction: Direction
+    actor: str
+    run_id: str
+    host: str
+    started_at: datetime
+    seconds: float
+    attempts: int
+    outcome: str
+    sha256: str
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of `migrate history`."""
+        return {**asdict(self), "started_at": self.started_at.isoformat(), "seconds": round(self.seconds, 3)}

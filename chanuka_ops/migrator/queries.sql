@@ -248,8 +248,9 @@ update chanuka_ops.migration_steps set resolution = :resolution where id = :id;
 update chanuka_ops.migration_entries set sha256 = :sha256 where id = :entry;
 
 -- name: journal_forget
--- what: a person's word that nothing of a run is left
-update chanuka_ops.migration_entries set outcome = 'failed', message = :message where id = :entry;
+-- what: a person's word that nothing is left of a revision's runs
+update chanuka_ops.migration_entries set outcome = 'failed', message = :message
+where revision = :revision and outcome = 'partial';
 
 -- name: journal_history
 -- what: the runs, newest first

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from chanuka_ops.db import credentials
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator import rules
-from chanuka_ops.migrator.model import Applied, Direction, Migrated, Plan
+from chanuka_ops.migrator.model import Applied, Direction, Entry, Migrated, Plan
+from chanuka_ops.migrator.running.journal import Journal
+from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.scripts import locate
 from chanuka_ops.postgres import process
 from chanuka_ops.postgres.process import wait_until
@@ -30,7 +32,10 @@ log = logging.getLogger(__name__)
 OPERATION = "migrate"
 RUNNER = "chanuka_ops.migrator.running.runner"
 PLAN_DEADLINE_S = 120.0
+HISTORY_MOST = 200
 SESSION_END_TIMEOUT_S = 10.0
+
+OnTraced = Callable[[dict[str, Any]], None]
 
 
 class Migrator:
@@ -65,6 +70,13 @@ class Migrator:
         """
         return self._move("down", to, wait_s)
 
+    def traced(self, direction: Direction, to: str, on_traced: OnTraced) -> Migrated:
+        """Run a copy's revisions as `up` and `down` do, and call `on_traced` with what each statement did.
+
+        It is called from a thread, also with what came before a failure. Errors: as `up`.
+        """
+        return self._move(direction, to, None, on_traced)
+
     def preview(self, direction: Direction, to: str) -> str:
         """Return the SQL that `up` or `down` would run. Takes no lock, runs nothing.
 
@@ -75,18 +87,38 @@ class Migrator:
             self._run(child, f"preview_{direction}", to, PLAN_DEADLINE_S)
             return str(child.result("preview")["sql"])
 
+    def resolve(self, resolution: Resolution) -> str:
+        """Take down a person's word on a revision that was broken off; return what was taken down.
+
+        Errors: `RefusedError` where nothing of that is open; `LockHeld`.
+        """
+        name = self._manager.name
+        lock = operation_lock(self._manager, wait_s=self._settings.wait_s)
+        with context.scope(operation=OPERATION, database=name), lock:
+            child = _Child()
+            self._run(child, "resolve", None, PLAN_DEADLINE_S, resolution=resolution.to_json())
+            return str(child.result("resolved")["message"])
+
+    def history(self, most: int = HISTORY_MOST) -> list[Entry]:
+        """Return the runs of revisions that the journal holds, newest first. Errors: `ConnectError`."""
+        scope = context.scope(operation=OPERATION, database=self._manager.name)
+        with scope, Journal(self._manager, self._settings) as journal:
+            return [Entry(**row._mapping) for row in journal.history(most)]  # noqa: SLF001 - SQLAlchemy's public name
+
     def _plan(self) -> Plan:
         child = _Child()
         self._run(child, "plan", None, PLAN_DEADLINE_S)
         return Plan.from_json(child.result("plan")["plan"])
 
-    def _move(self, direction: Direction, to: str, wait_s: float | None) -> Migrated:
+    def _move(
+        self, direction: Direction, to: str, wait_s: float | None, on_traced: OnTraced | None = None
+    ) -> Migrated:
         name = self._manager.name
         wait_s = self._settings.wait_s if wait_s is None else wait_s
         with context.scope(operation=OPERATION, database=name), operation_lock(self._manager, wait_s=wait_s):
-            child = _Child()
+            child = _Child(on_traced)
             with self._session_ended(child):
-                self._run(child, direction, to, self._settings.deadline_s)
+                self._run(child, direction, to, self._settings.deadline_s, trace=on_traced is not None)
             planned, done = child.result("planned"), child.result("done")
         log.info(
             "database %s stands at %s (%d revisions %s)",
@@ -95,8 +127,8 @@ class Migrator:
         )
         return Migrated(planned["from"], done["to"], tuple(child.applied))
 
-    def _run(self, child: _Child, action: str, to: str | None, deadline_s: float) -> None:
-        request = json.dumps(self._request(action, to))
+    def _run(self, child: _Child, action: str, to: str | None, deadline_s: float, **more: Any) -> None:
+        request = json.dumps({**self._request(action, to), **more})
         argv = [sys.executable, "-m", RUNNER]
         finished = process.run(argv, deadline_s=deadline_s, stdin=request, on_line=child.take, check=False)
         for line in finished.stderr.splitlines():
@@ -175,7 +207,8 @@ class Migrator:
 class _Child:
     """What the migration process has told so far. Told from a reader thread, read after it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_traced: OnTraced | None = None) -> None:
+        self._on_traced = on_traced
         self.applied: list[Applied] = []
         self.revision: str | None = None
         self.pid: int | None = None
@@ -198,6 +231,8 @@ class _Child:
             self.revision, self.pid = event["revision"], event["pid"]
         elif kind == "retry":
             log.warning("revision %s waits for a lock held by %s", event["revision"], event["blockers"])
+        elif kind == "traced" and self._on_traced is not None:
+            self._on_traced(event["statement"])
         elif kind == "progress":
             self._on_progress(context.Progress(**event))
         elif kind == "applied":

@@ -22,8 +22,9 @@ from chanuka_ops.db.asking import Probe
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.health import service as health_service
 from chanuka_ops.health.model import HealthReport
-from chanuka_ops.migrator.model import Migrated
+from chanuka_ops.migrator.model import Direction, Entry, Migrated
 from chanuka_ops.migrator.model import Plan as MigrationPlan
+from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.service import Migrator
 from chanuka_ops.optimisation.model import Applied
 from chanuka_ops.optimisation.model import Plan as OptimisationPlan
@@ -101,13 +102,25 @@ class DatabaseOrchestrator:
 
     def migrate(self, to: str = "head") -> Migrated:
         """Migrate up to a revision. Errors: `LockHeld`, `HeadsConflict`, `LockTimeout`, `MigrationFailed`."""
-        with context.scope(operation="migrate"), self._alone():
+        with context.scope(operation="migrate"), self._alone(self.settings.operations.migration.wait_s):
             return self.migrator.up(to)
 
     def roll_back(self, to: str) -> Migrated:
         """Migrate down to a revision. Errors: as `migrate`."""
-        with context.scope(operation="rollback"), self._alone():
+        with context.scope(operation="rollback"), self._alone(self.settings.operations.migration.wait_s):
             return self.migrator.down(to)
+
+    def migration_preview(self, direction: Direction, to: str) -> str:
+        """Return the SQL that a migration would run. Errors: as `migrate`; nothing is run."""
+        return self.migrator.preview(direction, to)
+
+    def migration_history(self) -> list[Entry]:
+        """Return the runs of revisions, newest first. Errors: `ConnectError`."""
+        return self.migrator.history()
+
+    def resolve_migration(self, resolution: Resolution) -> str:
+        """Take down a person's word on a revision that was broken off. Errors: `RefusedError`, `LockHeld`."""
+        return self.migrator.resolve(resolution)
 
     def health(self, only: Collection[str] | None = None) -> HealthReport:
         """Check the database's health; a server that is down is a finding, not an error.
@@ -162,9 +175,9 @@ class DatabaseOrchestrator:
         return self.backups.catalogue(self.name)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, wait_s: float) -> Iterator[None]:
         """Hold this machine's lock as well: who drills while the server is down has no other. Errors: `LockHeld`."""
-        with flocks.operation(self.settings.state_dir, self.name):
+        with flocks.operation(self.settings.state_dir, self.name, wait_s=wait_s):
             yield
 
     def optimise_plan(self, report: HealthReport | None = None) -> OptimisationPlan:

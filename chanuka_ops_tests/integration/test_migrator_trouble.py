@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -33,7 +34,7 @@ SECRET = "s3cret-of-the-test"  # the server trusts everybody; it only must not s
 SLEEP = "op.execute('select pg_sleep(60)')"
 
 
-def migrator(manager: ConnectionManager, location: Path = MIGRATIONS, **settings: float) -> Migrator:
+def migrator(manager: ConnectionManager, location: Path = MIGRATIONS, **settings: Any) -> Migrator:
     return Migrator(manager, MigrationSettings(script_location=location, **settings))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator
@@ -97,8 +98,10 @@ def held(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def operation(state_dir: Path, database: str) -> Iterator[None]:
-    """Hold this machine's lock of a database's backups for the block; it works with no database alive.
+def operation(state_dir: Path, database: str, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold this machine's lock of a database's operations for the block; it works with no database alive.
+
+    Another's end is waited for at most `wait_s` seconds.
 
     Errors: `LockHeld` naming the holder.
     """
@@ -109,7 +112,7 @@ def operation(state_dir: Path, database: str) -> Iterator[None]:
     except OSError as error:
         raise errors.StoreError(f"the lock in {directory} can't be taken: {error.strerror}") from None
     try:
-        if not _taken(descriptor, fcntl.LOCK_EX, within_s=LOOK_S):
+        if not _taken(descriptor, fcntl.LOCK_EX, within_s=max(LOOK_S, wait_s)):
             holder = os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "a process of this machine"
             raise errors.LockHeld(
                 f"database {database!r}: another operation is under way: {holder}. Nothing was changed.",
@@ -117,7 +120,7 @@ def operation(state_dir: Path, database: str) -> Iterator[None]:
             )
         who = context.current()
         since = datetime.now(UTC)
-        note = f"{who.application_name()} (pid {os.getpid()}, {who.actor}, {since:%F %TZ})"
+        note = f"{who.application_name()} (pid {os.getpid()} on {platform.node()}, {who.actor}, {since:%F %TZ})"
         with suppress(OSError):  # on a full disk the lock holds all the same, and what makes room must go on
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, note.encode(), 0)

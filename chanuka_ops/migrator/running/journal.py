@@ -132,7 +132,7 @@ class Journal:
 
     def past(self, entry: int) -> list[Past]:
         """Return what remains of a run."""
-        steps = [Written(*row) for row in self._do("journal_steps_of", entry=entry).all()]
+        steps = [Written(*tuple(row)) for row in self._do("journal_steps_of", entry=entry).all()]
         statuses = {row.xid: row.status for row in self._do("journal_statuses", entry=entry)}
         return reckon(steps, statuses)
 
@@ -144,9 +144,9 @@ class Journal:
         """Write a person's word that the file may have changed."""
         self._do("journal_accept", entry=entry, sha256=sha256)
 
-    def forget(self, entry: int, message: str) -> None:
-        """Write a person's word that nothing of a run is left."""
-        self._do("journal_forget", entry=entry, message=message)
+    def forget(self, revision: str, message: str) -> None:
+        """Write a person's word that nothing is left of a revision's runs."""
+        self._do("journal_forget", revision=revision, message=message)
 
     def history(self, most: int) -> Sequence[Row[Any]]:
         """Return the newest runs; none where there is no journal."""

@@ -25,6 +25,7 @@ from chanuka_ops.db import parameters
 
 _make_engine = sqlalchemy.create_engine
 _PLACES = (sqlalchemy, sqlalchemy.engine, sqlalchemy.engine.create)
+_NAME = "create_engine"  # one and the same in each place
 _active: list[Lender] = []
 
 
@@ -46,13 +47,13 @@ class Lender:
         _active.append(self)
         try:
             for place in _PLACES:
-                place.create_engine = _create_engine
+                setattr(place, _NAME, _create_engine)
             yield
         finally:
             _active.remove(self)
             if not _active:
                 for place in _PLACES:
-                    place.create_engine = _make_engine
+                    setattr(place, _NAME, _make_engine)
 
     @contextmanager
     def lent(self, connection: Connection) -> Iterator[Connection]:

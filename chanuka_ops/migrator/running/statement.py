@@ -61,9 +61,9 @@ _DETACH = re.compile(
 _CONCURRENT: dict[Kind, re.Pattern[str]] = {"build_index": _BUILD, "drop_index": _DROP, "detach": _DETACH}
 _CHANGING = {"insert", "update", "delete", "merge"}
 _SIMPLE: dict[str, Kind] = {
-    **dict.fromkeys(_ALWAYS, "always"),  # type: ignore[dict-item]  # mypy takes the words for str
-    **dict.fromkeys(_UPKEEP, "upkeep"),  # type: ignore[dict-item]  # as above
-    **dict.fromkeys(("select", "values", "table"), "read"),  # type: ignore[dict-item]  # as above
+    **dict.fromkeys(_ALWAYS, "always"),
+    **dict.fromkeys(_UPKEEP, "upkeep"),
+    **dict.fromkeys(("select", "values", "table"), "read"),
 }
 
 

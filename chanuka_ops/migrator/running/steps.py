@@ -16,6 +16,7 @@ from chanuka_ops.migrator.running import preview, settling, targets
 from chanuka_ops.migrator.running.blockers import BlockerWatch
 from chanuka_ops.migrator.running.environment import Environment
 from chanuka_ops.migrator.running.journal import Journal
+from chanuka_ops.migrator.running.resolving import Resolution, resolve
 from chanuka_ops.migrator.running.revising import Bench, Emit, Reviser, Watcher
 from chanuka_ops.migrator.scripts import Scripts
 
@@ -84,6 +85,17 @@ class Steps:
         """
         before, steps = self._steps(direction, to)
         return preview.sql_of(self._files, self._environment, before, steps, direction)
+
+    def resolve(self, resolution: Resolution) -> str:
+        """Take down a person's word on a revision that was broken off; return what was taken down.
+
+        Errors: `RefusedError` where nothing of that is open.
+        """
+        with Journal(self._manager, self._settings) as journal:
+            journal.prepare()
+            applied = rules.ancestry(self._files.scripts, self.current())
+            settling.settle(self._manager, journal, self._settings, applied)
+            return resolve(journal, self._files.scripts, resolution)
 
     def _steps(self, direction: Direction, to: str) -> tuple[tuple[str, ...], list[Script]]:
         before = self.current()
