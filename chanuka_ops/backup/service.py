@@ -72,8 +72,10 @@ class BackupService:
         holders, unread = stores.holding(stores.chosen(self.stores, store), backup_id)
         return proving.verify_each(holders, backup_id, unread)
 
-    def drill(self, backup_id: str, *, store: str | None = None) -> Drilled:
+    def drill(self, backup_id: str, *, store: str | None = None, meanwhile: proving.Meanwhile | None = None) -> Drilled:
         """Fetch, restore into a scratch server, compare; lift the tier to `proven` or take it back.
+
+        `meanwhile` is given the copy after it was compared, see `proving.drill`.
 
         A copy that differs is an answer (`mismatches`, `structure_problems`), not an error.
         Errors: `BackupNotFound`, `BackupDamaged` (no manifest to compare with), `ToolMissing`, `ToolTooOld`,
@@ -83,7 +85,7 @@ class BackupService:
         holders = self._holding(backup_id, store)
         manifest = proving.readable_manifest(holders[0], backup_id)
         with self._alone(manifest.database):
-            return proving.drill(holders, manifest, self._settings)
+            return proving.drill(holders, manifest, self._settings, meanwhile)
 
     @contextmanager
     def fetched(self, backup_id: str, *, store: str | None = None, verify: bool = True) -> Iterator[Fetched]:

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from chanuka_ops.config import DatabaseSettings
@@ -73,7 +74,7 @@ def take(
 
     Errors: `ToolFailed` with pg_dump's words: among them that a table's lock wasn't had within `lock_timeout_s`.
     """
-    argv = [
+    argv: list[str | Path] = [
         tools.path("pg_dump"), "--schema-only", "--no-subscriptions", "--no-password",
         f"--exclude-schema={own_schema}", f"--exclude-table=*.{VERSION_TABLE}",
         f"--lock-wait-timeout={round(lock_timeout_s * 1000)}", f"--dbname={parameters.conninfo(database)}",

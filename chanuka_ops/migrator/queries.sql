@@ -585,3 +585,30 @@ where c.relkind in ('r', 'm') and c.relispopulated and c.relpersistence <> 't'
 -- name: trace_journal
 -- what: drop the journal that came with the copy: its transactions' numbers are another server's
 select format('drop schema if exists %I cascade', cast(:own_schema as text));
+
+-- name: source_tablespaces
+-- what: the tablespaces that a script may name
+select spcname::text as name, quote_ident(spcname) as quoted from pg_tablespace where spcname !~ '^pg_' order by 1;
+
+-- name: source_calls_query
+-- what: where this database has pg_stat_statements: the query for its statements, their calls, and since how many seconds they are counted
+select format(
+    'select s.query, s.calls::bigint, greatest(1, extract(epoch from now() - i.stats_reset))::float8'
+    ' from %1$I.pg_stat_statements s cross join %1$I.pg_stat_statements_info i'
+    ' where s.dbid = (select oid from pg_database where datname = current_database()) and s.query is not null'
+    ' order by s.calls desc limit 5000', n.nspname
+) as query
+from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+where e.extname = 'pg_stat_statements';
+
+-- name: source_pace
+-- what: for the largest table, the query that reads a sample of it, at most 4000 pages, and its number of pages
+select format('select count(*) from only %s where ctid < %L', c.name, format('(%s,0)', least(4000, c.pages))) as query,
+    c.name as name, least(4000, c.pages)::int as pages
+from (
+    select c.oid::regclass::text as name, pg_relation_size(c.oid) / current_setting('block_size')::int as pages
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    order by 2 desc, 1 limit 1
+) c
+where c.pages > 0;

@@ -15,6 +15,7 @@ from typing import Self
 from chanuka_ops import context, errors
 from chanuka_ops.backup import rules
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Retention, Verified
+from chanuka_ops.backup.proving.service import Meanwhile
 from chanuka_ops.backup.restoring.restored import Options, Restored
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.backup.taking import picking
@@ -96,12 +97,14 @@ class BackupOperations:
             here.telling.verified(verified)
         return verified
 
-    def drill(self, backup_id: str | None = None, *, store: str | None = None) -> Drilled:
+    def drill(
+        self, backup_id: str | None = None, *, store: str | None = None, meanwhile: Meanwhile | None = None
+    ) -> Drilled:
         """Prove a backup, by default the newest; a proven one is a heartbeat. Errors: see `BackupService.drill`."""
         with self._of(backup_id, store) as here, context.scope(operation="drill"):
             with here.telling.failures("drill", asked_for=backup_id), here.excluded():
                 wanted = backup_id or here.service.newest(here.name, store=store)
-                drilled = here.service.drill(wanted, store=store)
+                drilled = here.service.drill(wanted, store=store, meanwhile=meanwhile)
             here.telling.drilled(drilled)
         return drilled
 

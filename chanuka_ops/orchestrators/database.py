@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from chanuka_ops import context, errors
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Listed, Retention, Verified
+from chanuka_ops.backup.proving.service import Meanwhile
 from chanuka_ops.backup.restoring.restored import Options, Restored
 from chanuka_ops.backup.storing import flocks
 from chanuka_ops.config import DatabaseSettings, Settings
@@ -150,6 +151,10 @@ class DatabaseOrchestrator:
     def drill(self, backup_id: str | None = None, *, store: str | None = None) -> Drilled:
         """Prove a backup, by default the newest. Errors: see `BackupService.drill`."""
         return self._backups.drill(backup_id, store=store)
+
+    def drill_with(self, backup_id: str, meanwhile: Meanwhile) -> Drilled:
+        """Prove a backup, and do something with its restored copy. Errors: as `drill`."""
+        return self._backups.drill(backup_id, meanwhile=meanwhile)
 
     def restore(
         self, backup_id: str, *, into: str, dbname: str | None, options: Options, store: str | None = None

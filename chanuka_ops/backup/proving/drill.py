@@ -31,7 +31,7 @@ from chanuka_ops.db.parameters import Profile
 from chanuka_ops.logs import Stopwatch
 from chanuka_ops.postgres import process
 from chanuka_ops.postgres.binaries import Binaries
-from chanuka_ops.postgres.server import Server, scratch
+from chanuka_ops.postgres.server import SCRATCH_SETTINGS, Server, scratch
 from chanuka_ops.sql.catalog import load
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _EVENT_TRIGGERS_SINCE = 17  # the setting that silences them; before, none of them runs at a login
 _NO_EVENT_TRIGGERS: Mapping[str, str] = {"event_triggers": "off"}
 _WRITABLE: Mapping[str, str] = {"default_transaction_read_only": "off"}  # whatever the copy's own settings say
+# What is done in the copy meanwhile is to write as much as it would in production.
+_LIKE_PRODUCTION: Mapping[str, str] = {**SCRATCH_SETTINGS, "wal_level": "replica", "full_page_writes": "on"}
 _WITHOUT = ("--no-tablespaces", "--no-subscriptions")
 _NOTHING = ""  # a listing of no entries: of a database's own, pg_restore restores all the same
 _OF_EVERY_DATABASE = frozenset({"public", "pg_catalog"})
@@ -58,16 +60,25 @@ class RestoredCopy:
 
 @contextmanager
 def restored_copy(
-    directory: Path, manifest: Manifest, binaries: Binaries, settings: BackupSettings, state_dir: Path
+    directory: Path,
+    manifest: Manifest,
+    binaries: Binaries,
+    settings: BackupSettings,
+    state_dir: Path,
+    *,
+    like_production: bool = False,
 ) -> Iterator[RestoredCopy]:
     """Restore a backup's files, in `directory`, into a scratch server for the block.
+
+    `like_production`: the scratch server writes as much WAL as another would.
 
     Errors: `ServerError`; `ToolFailed` with pg_restore's own words: none of its errors is ignored; where the settings
     name a server, as `borrowed.place`.
     """
     work = _Work(directory, manifest, binaries, settings)
     url = settings.drill.scratch_url
-    with _on_own(work, state_dir) if url is None else _on_borrowed(work, url) as copy:
+    server = _LIKE_PRODUCTION if like_production else SCRATCH_SETTINGS
+    with _on_own(work, state_dir, server) if url is None else _on_borrowed(work, url) as copy:
         yield copy
 
 
@@ -192,8 +203,8 @@ class _Work:
 
 
 @contextmanager
-def _on_own(work: _Work, state_dir: Path) -> Iterator[RestoredCopy]:
-    with scratch(state_dir, work.binaries) as server:
+def _on_own(work: _Work, state_dir: Path, settings: Mapping[str, str]) -> Iterator[RestoredCopy]:
+    with scratch(state_dir, work.binaries, settings=settings) as server:
         watch = Stopwatch()
         admin = _admin_database(server, work.dbname)
         _restore_roles(work, server.settings(admin))

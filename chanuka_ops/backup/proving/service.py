@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from chanuka_ops.postgres import binaries
 
 log = logging.getLogger(__name__)
 
+Meanwhile = Callable[[Drilled, drills.RestoredCopy], None]
 HISTORY = 3  # backups looked back at for each part: which of them was compared when
 
 
@@ -98,14 +99,19 @@ def _together(copies: Sequence[Verified], unread: Mapping[str, str]) -> Verified
     )
 
 
-def drill(holders: Sequence[Store], manifest: Manifest, settings: Settings) -> Drilled:
+def drill(
+    holders: Sequence[Store], manifest: Manifest, settings: Settings, meanwhile: Meanwhile | None = None
+) -> Drilled:
     """Prove the first holder's copy; the others' whose bytes were verified to be the same are proven with it.
+
+    `meanwhile` gets the restored copy when it was compared, with what came of that, before it is destroyed. What it
+    raises is taken for a failure of the drill where it's an error of the server's.
 
     Errors: see `BackupService.drill`.
     """
     store, *others = holders
     with store.reading(manifest.backup_id):  # until its outcome is recorded: then a policy may well keep it
-        answer, status = _drill(store, manifest, settings)
+        answer, status = _drill(store, manifest, settings, meanwhile)
     if answer.proven:
         for other in others:
             _prove_too(other, manifest, store)
@@ -127,12 +133,21 @@ def fetched(
 
 
 @contextmanager
-def restored(got: Fetched, manifest: Manifest, settings: Settings) -> Iterator[drills.RestoredCopy]:
+def restored(
+    got: Fetched, manifest: Manifest, settings: Settings, *, like_production: bool = False
+) -> Iterator[drills.RestoredCopy]:
     """Restore fetched files into a scratch server for the block. Errors: as `BackupService.drill`."""
     programs = (*binaries.SERVER, *binaries.CLIENT)
     # the archive's format is that of the pg_dump that wrote it, so that major version restores it
     found = binaries.find(configured=settings.postgres.bin_dir, server_major=manifest.tool_major, programs=programs)
-    with drills.restored_copy(got.directory, manifest, found, settings.operations.backup, settings.state_dir) as copy:
+    with drills.restored_copy(
+        got.directory,
+        manifest,
+        found,
+        settings.operations.backup,
+        settings.state_dir,
+        like_production=like_production,
+    ) as copy:
         yield copy
 
 
@@ -149,7 +164,7 @@ def readable_manifest(store: Store, backup_id: str) -> Manifest:
         ) from None
 
 
-def _drill(store: Store, manifest: Manifest, settings: Settings) -> tuple[Drilled, Status]:
+def _drill(store: Store, manifest: Manifest, settings: Settings, meanwhile: Meanwhile | None) -> tuple[Drilled, Status]:
     done = _Drill(manifest, Stopwatch(), _rpo_seconds(store, manifest))
     status_problems = _status_problems(store, manifest.backup_id)
     try:
@@ -161,10 +176,12 @@ def _drill(store: Store, manifest: Manifest, settings: Settings) -> tuple[Drille
             )  # fmt: skip
             reached("fetched")
             if not done.problems:
-                with restored(done.got, manifest, settings) as done.copy:
+                with restored(done.got, manifest, settings, like_production=meanwhile is not None) as done.copy:
                     reached("restored")
                     done.compare(settings, part=_part(store, manifest))
                     done.watch.stop()
+                    if meanwhile is not None:
+                        meanwhile(done.answer(), done.copy)
     except (errors.ToolFailed, errors.DatabaseError, errors.ServerError, errors.DecryptionFailed) as failure:
         _record_drill(store, manifest, {"error": str(failure)}, passed=False)
         raise

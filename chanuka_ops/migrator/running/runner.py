@@ -6,7 +6,7 @@ password, which belongs in no argument list and no environment). Standard output
 
     planned {from, steps} · attempt {revision, attempt, pid} · retry {revision, attempt, blockers}
     progress {label, done, total, unit} · applied {revision, seconds, attempts} · done {to} · plan {plan}
-    preview {sql} · error {error, message, sqlstate}
+    traced {statement} · preview {sql} · resolved {message} · error {error, message, sqlstate}
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +24,8 @@ from alembic.util import CommandError
 
 from chanuka_ops import context, errors, logs
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
+from chanuka_ops.migrator.running.resolving import Resolution
+from chanuka_ops.migrator.rehearsal.watching import tracing
 from chanuka_ops.migrator.running.steps import Steps
 from chanuka_ops.migrator.scripts import load
 
@@ -52,12 +55,19 @@ def main() -> int:
 def _work(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
     database = DatabaseSettings(**request["database"])
     settings = MigrationSettings(**request["settings"])
+    with ExitStack() as stack:
+        watchers = (stack.enter_context(tracing(database, settings, emit)),) if request.get("trace") else ()
+        _act(Steps(database, settings, load(Path(request["location"])), emit, watchers), request, emit)
+
+
+def _act(steps: Steps, request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
     action, to = request["action"], request["to"]
-    steps = Steps(database, settings, load(Path(request["location"])), emit)
     if action == "plan":
         emit({"event": "plan", "plan": steps.plan().to_json()})
     elif action.startswith("preview_"):
         emit({"event": "preview", "sql": steps.preview(action.removeprefix("preview_"), to)})
+    elif action == "resolve":
+        emit({"event": "resolved", "message": steps.resolve(Resolution(**request["resolution"]))})
     else:
         steps.move(action, to)
 

@@ -1,0 +1,80 @@
+"""Looking at a session's locks from a second one, again and again, while a statement runs that no transaction holds."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from contextlib import ExitStack
+from typing import Self
+
+from chanuka_ops.db import engines
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.db.parameters import Profile
+from chanuka_ops.migrator.rehearsal import looking
+
+EVERY_S = 0.0005
+START_TIMEOUT_S = 30.0
+
+
+class Sampler:
+    """Watches one session's locks on a connection of its own. A context; `start` and `stop` around a statement."""
+
+    def __init__(self, manager: ConnectionManager, major: int) -> None:
+        self._manager = manager
+        self._major = major
+        self._opened = ExitStack()
+        self._raw: looking.Raw | None = None
+        self._stopping = threading.Event()
+        self._looked = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._seen: Counter[tuple[int, str]] = Counter()
+        self._looks = 0
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is not None:
+            self.stop()
+        self._opened.close()
+
+    def start(self, pid: int) -> None:
+        """Begin to look at the locks of a session; returns when it was looked at once."""
+        if self._raw is None:
+            connection = self._opened.enter_context(self._manager.session(profile=Profile.MAINTENANCE))
+            raw = engines.driver_connection(connection)
+            raw.autocommit = True
+            self._raw = raw
+        self._seen, self._looks, self._failure = Counter(), 0, None
+        self._stopping.clear()
+        self._looked.clear()
+        self._thread = threading.Thread(target=self._watch, args=(self._raw, pid), daemon=True, name="lock sampler")
+        self._thread.start()
+        self._looked.wait(START_TIMEOUT_S)
+
+    def stop(self) -> dict[tuple[int, str], float]:
+        """End it; return every lock that was seen, (oid, mode), and in which part of the looks.
+
+        Errors: whatever kept it from looking.
+        """
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return {}
+        self._stopping.set()
+        thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return {lock: count / self._looks for lock, count in self._seen.items()}
+
+    def _watch(self, raw: looking.Raw, pid: int) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._seen.update(set(looking.held(raw, self._major, pid)))
+                self._looks += 1
+                self._looked.set()
+                self._stopping.wait(EVERY_S)
+        except BaseException as error:  # noqa: BLE001 - told to whoever stops it: this thread has nobody to tell
+            self._failure = error
+        finally:
+            self._looked.set()
