@@ -17,7 +17,21 @@ import click
 from rich.text import Text
 
 from chanuka_ops import context, errors, logs
-from chanuka_ops.cli import backup, configuration, db, demo, health, migrate, migrate_lint, optimise, restore, up
+from chanuka_ops.cli import (
+    backup,
+    configuration,
+    db,
+    demo,
+    health,
+    migrate,
+    migrate_history,
+    migrate_lint,
+    migrate_new,
+    migrate_rehearse,
+    optimise,
+    restore,
+    up,
+)
 from chanuka_ops.cli.face import Face, common
 
 
@@ -46,7 +60,11 @@ for command in (
 for command in (restore.restore_, restore.extract):
     backup.backup.add_command(command)
 
+migrate.migrate.add_command(migrate_history.history)
+migrate.migrate.add_command(migrate_history.resolve)
 migrate.migrate.add_command(migrate_lint.lint)
+migrate.migrate.add_command(migrate_new.new)
+migrate.migrate.add_command(migrate_rehearse.rehearse)
 
 
 def run(args: list[str]) -> int:

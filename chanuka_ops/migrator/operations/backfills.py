@@ -62,7 +62,7 @@ def backfill(
         relation = session.relation(table, schema)
         assignments = set_ if isinstance(set_, str) else _assignments(session, set_)
         if session.shown:
-            session.run(rules.whole_sql(session.of(relation), assignments, where))
+            session.run(rules.shown_sql(session.of(relation), assignments, where, batch))
             return
         walked = _key(session, relation, key)
         cursors = f"{session.journal_schema}.backfills"

@@ -147,8 +147,7 @@ def set_not_null(table: str, column: str, *, schema: str | None = None) -> None:
                 _add(session, relation, proof, f"check ({session.quoted(column)} is not null)")
             _validate(session, relation, proof)
             session.retried(f"alter table {session.of(relation)} alter column {session.quoted(column)} set not null")
-        if not session.shown or session.major < _NAMED_NOT_NULL:
-            _drop(session, relation, proof)
+        _drop(session, relation, proof)
 
 
 def drop_not_null(table: str, column: str, *, schema: str | None = None) -> None:

@@ -99,6 +99,8 @@ class _Builder:
         sql = rules.create_index(
             index, self._session.of(relation), self._session.quoted(index.name), how="concurrently"
         )
+        if self._session.shown:
+            self._drop_one(index.name, relation)
         for attempt in range(1, self._attempts + 1):
             try:
                 if self._stands(index, relation):
@@ -138,7 +140,7 @@ class _Builder:
             log.warning("index %s is left invalid: %s", name, error, extra={"event": "migrate.leftover"})
 
     def _drop_one(self, name: str, relation: Relation) -> None:
-        qualified = self._session.qualified(name, relation.schema)
+        qualified = self._session.qualified(name, relation.schema or None)
         self._session.patiently(f"drop index concurrently if exists {qualified}", self._patience_s)
 
     def _found(self, name: str, relation: Relation) -> Row[Any] | None:

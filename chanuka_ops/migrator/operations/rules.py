@@ -75,9 +75,15 @@ returning b.rows_seen, b.rows_changed, b.finished_at is not null as finished
 """  # noqa: S608 - names are quoted, the rest is the author's
 
 
-def whole_sql(table: str, assignments: str, where: str | None) -> str:
-    """Return the same in one statement, for a person to read."""
-    return f"update {table} set {assignments}" + (f" where {where}" if where else "")  # noqa: S608 - the author's
+def shown_sql(table: str, assignments: str, where: str | None, size: int) -> str:
+    """Return a batch for a person to read, who knows the table's key."""
+    condition = f" where ({where}\n)" if where else ""
+    return (
+        f"-- A batch of a backfill: by the table's key, from where the last one ended, until there is none left\n"  # noqa: S608 - the author's
+        f"update {table} set {assignments} from"
+        f" (select ctid as row from {table}{condition} order by ctid limit {size}) as page"
+        f" where {table}.ctid = page.row"
+    )
 
 
 def _bound(walk: Walk, column: str) -> str:

@@ -30,7 +30,8 @@ from chanuka_ops.migrator.running.statements import HELPER
 from chanuka_ops.sql import catalog
 
 SETTINGS = "chanuka_settings"  # in Alembic's Config.attributes: the MigrationSettings in force
-_QUOTING = PGDialect(paramstyle="named").identifier_preparer  # by the driver's own paramstyle each % would be two
+# By the driver's own paramstyle each % would be written twice.
+_QUOTING = PGDialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]  # SQLAlchemy's
 _VERBATIM = {"no_parameters": True}  # a % is a %
 
 _T = TypeVar("_T")
@@ -57,13 +58,16 @@ def outside_transaction() -> Iterator[Session]:
 
 
 class Session:
-    """What the operations ask and send. With `--sql` there is no server: nothing is there, and statements are shown."""
+    """What the operations ask and send.
+
+    With `--sql` there is no server: nothing is there, and the statements that every server understands are shown.
+    """
 
     def __init__(self, migrating: MigrationContext, connection: Connection | None) -> None:
         self._migrating = migrating
         self._connection = connection
         self._catalog = catalog.load("chanuka_ops.migrator")
-        self._major = engines.server_major(connection) if connection is not None else catalog.NEWEST_MAJOR
+        self._major = engines.server_major(connection) if connection is not None else catalog.OLDEST_MAJOR
         environment = migrating.environment_context
         attributes = environment.config.attributes if environment is not None else {}
         self._settings: MigrationSettings = attributes.get(SETTINGS) or MigrationSettings()
