@@ -13,6 +13,7 @@ import psycopg
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.parameters import Profile
 from chanuka_ops.migrator.lint import script
+from chanuka_ops.migrator.lint.model import Statement
 from chanuka_ops_tests.plugins.postgres import connect
 
 MANY_ROWS = 500
@@ -52,7 +53,7 @@ def measure(database: DatabaseSettings, sql: str, *, keep: bool) -> Measured:
     measured = Measured()
     with connect(database, Profile.MAINTENANCE) as connection:
         connection.autocommit = True
-        sections: dict[int, list[script.Statement]] = {}
+        sections: dict[int, list[Statement]] = {}
         for statement in script.read(sql, name="case").statements:
             sections.setdefault(statement.section, []).append(statement)
         try:
@@ -67,7 +68,7 @@ def measure(database: DatabaseSettings, sql: str, *, keep: bool) -> Measured:
     return measured
 
 
-def _alone(connection: psycopg.Connection[Any], statement: script.Statement, measured: Measured) -> None:
+def _alone(connection: psycopg.Connection[Any], statement: Statement, measured: Measured) -> None:
     if not BY_ITSELF.search(statement.sql):
         _together(connection, [statement], measured, keep=True)
         return
@@ -78,7 +79,7 @@ def _alone(connection: psycopg.Connection[Any], statement: script.Statement, mea
 
 
 def _together(
-    connection: psycopg.Connection[Any], statements: list[script.Statement], measured: Measured, *, keep: bool
+    connection: psycopg.Connection[Any], statements: list[Statement], measured: Measured, *, keep: bool
 ) -> None:
     before = _relations(connection)
     oids = list(before)

@@ -100,6 +100,16 @@ def revisions(tmp_path_factory: pytest.TempPathFactory) -> Report:
             "if bind.dialect.has_table(bind, 't'):\n"
             "    op.execute('alter table t alter column a set not null')"
         ),
+        looks=(
+            "import sqlalchemy as sa\n"
+            "seen = sa.inspect(op.get_bind())\n"
+            "if 't' not in seen.get_table_names():\n"
+            "    op.create_table('t', sa.Column('id', sa.BigInteger, primary_key=True))\n"
+            "elif 'z' not in [column['name'] for column in seen.get_columns('t')]:\n"
+            "    op.add_column('t', sa.Column('z', sa.Integer, nullable=False))\n"
+            "for row in op.get_bind().execute(sa.text('select id from t')).fetchall():\n"
+            "    raise AssertionError(row)"
+        ),
         waived="# lint: allow drop-table until 2027-06-30: empty since May\nop.execute('drop table a; drop table b')",
         helped1=f"{helpers}ops.concurrent_index('t_h', 't', ['a'])",
         helped2=f"{helpers}ops.add_check('t_pos', 't', 'a > 0')",
@@ -123,6 +133,12 @@ def test_each_revision_is_rendered_with_the_lines_of_its_file(revisions: Report)
 
 def test_a_revision_that_asks_its_connection_is_read_as_text(revisions: Report) -> None:
     assert {"not-renderable", "set-not-null-scans"} <= of(revisions, "asks").keys()
+
+
+def test_a_revision_that_looks_first_is_read_for_both_answers(revisions: Report) -> None:
+    found = of(revisions, "looks")
+    assert {"not-renderable", "column-not-null-fails", "schema-unqualified"} <= found.keys()
+    assert found["column-not-null-fails"].line == 11
 
 
 def test_a_waiver_in_a_revision_is_for_all_of_it(revisions: Report) -> None:

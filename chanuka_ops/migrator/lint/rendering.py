@@ -1,9 +1,11 @@
 """The rendering process: `python -m chanuka_ops.migrator.lint.rendering`.
 
 Revisions are code, and Alembic keeps its state in module-level proxies, so they are rendered in a process of their own,
-without env.py and without a connection. The request comes on standard input, `{location}`; the answer is one JSON
-document on standard output: `{"revisions": [{revision, path, direction, items: [{sql, line}], fault}]}`.
-A mark (`-- @tx`, `-- @autocommit`) stands where Alembic would begin or end its transaction.
+without env.py, and on a connection that isn't one (see `pretending`). The request comes on standard input,
+`{location}`; the answer is one JSON document on standard output:
+`{"revisions": [{revision, path, direction, items: [{sql, line}], fault}], "unreadable": […]}`.
+A mark (`-- @tx`, `-- @autocommit`) stands where Alembic would begin or end its transaction. `fault` says why what is
+rendered may not be all.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 
+from chanuka_ops.migrator.lint.pretending import Pretended, install
 from chanuka_ops.migrator.scripts import load
 
 _SQL = re.compile(
@@ -38,6 +41,7 @@ def main() -> int:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a revision prints goes to standard error
     request = json.load(sys.stdin)
+    install()
     found = load(Path(request["location"]))
     rendered = [
         _render(found.directory.get_revision(script.revision), direction)
@@ -50,35 +54,50 @@ def main() -> int:
 
 
 def _render(script: Script, direction: str) -> dict[str, Any]:
-    output, fault = _Output(script.path), None
-    try:
-        _run(script, direction, output)
-    except Exception as error:  # noqa: BLE001 - a revision is code: without a connection it may raise anything
-        fault = f"{type(error).__name__}: {error}".splitlines()[0]
-        rendered = "".join(item["sql"] for item in output.items)
-        source = Path(script.path).read_text(encoding="utf-8")
-        entry = "upgrade" if direction == "up" else "downgrade"
-        output.items += [{"sql": sql, "line": line} for sql, line in literals(source, entry) if sql not in rendered]
+    there, asked, fault = _attempt(script, direction, full=True)
+    items = there.items
+    if asked or fault:
+        bare, _, other_fault = _attempt(script, direction, full=False)
+        seen = {(item["sql"], item["line"]) for item in items}
+        items += [item for item in bare.items if not item["line"] or (item["sql"], item["line"]) not in seen]
+        if fault and other_fault:
+            items += _literals(script, direction, items)
+        fault = fault or other_fault or "what it does depends on the answer"
     return {
         "revision": script.revision,
         "path": script.path,
         "direction": direction,
-        "items": output.items,
+        "items": items,
         "fault": fault,
     }
 
 
-def _run(script: Script, direction: str, output: _Output) -> None:
+def _attempt(script: Script, direction: str, *, full: bool) -> tuple[_Output, int, str | None]:
+    """Run one direction on a connection that isn't one: what it sent, how much it asked, and what it raised."""
+    output, fault = _Output(script.path), None
     options = {"as_sql": True, "literal_binds": True, "transaction_per_migration": True, "output_buffer": io.StringIO()}
     context = MigrationContext.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, opts=options)
+    pretended = Pretended(context.dialect, output.take, full=full)
     implementation: Any = context.impl
+    implementation.connection = pretended
     implementation.static_output = output.take
     implementation.emit_begin = lambda: output.mark(_MARKS[0])
     implementation.emit_commit = lambda: output.mark(_MARKS[1])
     output.mark(_MARKS[0])
-    with Operations.context(context):
-        work = script.module.upgrade if direction == "up" else script.module.downgrade
-        work()
+    try:
+        with Operations.context(context):
+            work = script.module.upgrade if direction == "up" else script.module.downgrade
+            work()
+    except Exception as error:  # noqa: BLE001 - a revision is code: without a connection it may raise anything
+        fault = f"{type(error).__name__}: {error}".splitlines()[0]
+    return output, pretended.asked, fault
+
+
+def _literals(script: Script, direction: str, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rendered = "".join(item["sql"] for item in items)
+    source = Path(script.path).read_text(encoding="utf-8")
+    entry = "upgrade" if direction == "up" else "downgrade"
+    return [{"sql": sql, "line": line} for sql, line in literals(source, entry) if sql not in rendered]
 
 
 class _Output:

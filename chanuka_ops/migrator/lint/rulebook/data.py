@@ -149,8 +149,8 @@ RULES = (
         _DOCS + "app-psql.html",
     ),
     Rule(
-        "not-renderable", "caution", "the revision asks the database what to do ({detail}): what is read here is the SQL in its text",
-        "A revision that inspects its connection can't be rendered without one.",
+        "not-renderable", "caution", "the revision asks the database what to do ({detail}): it was read as for a database that is empty, and one that has its tables",
+        "What a revision does that inspects its connection can't all be known without that connection; where it can't be rendered at all, the SQL in its text is read.",
         "Only a rehearsal shows what it does.", "https://alembic.sqlalchemy.org/en/latest/offline.html",
     ),
 )  # fmt: skip
