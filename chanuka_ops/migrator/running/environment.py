@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
@@ -53,14 +53,15 @@ class Environment:
                 f"{self._files.path}/env.py didn't come to context.run_migrations(). Nothing was changed."
             )
 
-    def offline(self, work: Work, starting: str | None) -> str:
-        """Run env.py without a connection, and return the SQL that it writes."""
+    def offline(self, work: Work, current: Sequence[str]) -> str:
+        """Run env.py without a connection, and return the SQL that it writes for a database that stands there."""
         written = io.StringIO()
         config = self._files.config
         config.output_buffer = written
         engine = self._lender.engine(self._database.sqlalchemy_url)  # some ask it for its url
         with self._lender.installed():
-            self._run({"connection": engine}, work, as_sql=True, starting_rev=starting, destination_rev=None)
+            stands = list(current) or None
+            self._run({"connection": engine}, work, as_sql=True, starting_rev=stands, destination_rev=None)
         return written.getvalue()
 
     def _run(self, attributes: dict[str, Any], work: Work, **options: Any) -> None:

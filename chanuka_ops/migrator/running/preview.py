@@ -41,7 +41,7 @@ def sql_of(
         return [told(make(revision_map, get(script.revision)), script.revision) for script in scripts]
 
     try:
-        return environment.offline(work, ",".join(current) or None)
+        return environment.offline(work, current)
     except errors.ChanukaError:
         raise
     except Exception as error:

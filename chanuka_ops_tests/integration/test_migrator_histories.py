@@ -1,0 +1,134 @@
+"""Histories that no one here wrote: those in the packages `dagster` and `mlflow`, up and down through this runner."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from chanuka_ops import errors
+from chanuka_ops.config import MigrationSettings
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.migrator import scripts
+from chanuka_ops.migrator.service import Migrator
+from chanuka_ops_tests.integration.test_migrator_trouble import migrator, table_exists
+from chanuka_ops_tests.plugins.processes import url_of
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+
+DAGSTER = Path("dagster:_core/storage/alembic")
+# Two of its revisions ask for the instance that is upgraded, which `dagster instance migrate` sets before env.py runs.
+DAGSTER_ENV = """
+from pathlib import Path
+from dagster import DagsterInstance
+from dagster._core.storage.migration.utils import upgrading_instance
+with DagsterInstance.ephemeral() as instance, upgrading_instance(instance):
+    exec(compile(Path({env!r}).read_text(), {env!r}, "exec"))
+"""
+# What their migrations import is in the small package, the migrations themselves are in the large one.
+MLFLOW, MLFLOW_PARTS = "mlflow==3.18.0", "mlflow-skinny>=3.17,<4"
+INSTALL_WITHIN_S = 240
+FIRST_TABLES = (
+    "import sqlalchemy as sa, sys\n"
+    "from mlflow.store.tracking.dbmodels.initial_models import Base\n"
+    "import mlflow.store.model_registry.dbmodels.models\n"
+    "Base.metadata.create_all(sa.create_engine(sys.stdin.read().strip()))\n"
+)
+
+
+def head_of(subject: Migrator) -> str:
+    plan = subject.plan()
+    assert plan.problems == ()
+    [head] = plan.heads
+    return head
+
+
+def down_as_far_as_it_goes(subject: Migrator) -> tuple[int, errors.ChanukaError | None]:
+    """Roll back a revision at a time; return how many went, and why the next one didn't."""
+    count = 0
+    while subject.plan().current is not None:
+        try:
+            subject.down("-1")
+        except errors.ChanukaError as refused:
+            return count, refused
+        count += 1
+    return count, None
+
+
+@pytest.mark.timeout(300)
+def test_dagsters_own_history(manager: ConnectionManager, tmp_path: Path) -> None:
+    theirs = scripts.locate(MigrationSettings(script_location=DAGSTER), tmp_path)
+    where = tmp_path / "upgrade"
+    where.mkdir()
+    (where / "env.py").write_text(DAGSTER_ENV.format(env=str(theirs / "env.py")))
+    (where / "alembic.ini").write_text(f"[alembic]\nscript_location = .\nversion_locations = {theirs / 'versions'}\n")
+    subject = migrator(manager, where)
+    head = head_of(subject)
+    assert head_of(migrator(manager, DAGSTER)) == head
+    pending = subject.plan().pending
+    assert len(pending) > 20
+    migrated = subject.up()
+    assert (migrated.before, migrated.after, len(migrated.applied)) == (None, head, len(pending))
+    assert {entry.outcome for entry in subject.history()} == {"done"}
+    assert subject.up().applied == ()
+    went, refused = down_as_far_as_it_goes(subject)
+    assert went > 0
+    stands = subject.plan().current
+    assert refused is None or stands is not None
+    assert subject.up().after == head
+    assert table_exists(manager, "alembic_version")
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, in a directory of the test's own; skipped where no package index answers."""
+    place = tmp_path_factory.mktemp("mlflow")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]
+    for argv in ([*pip, str(place / "parts"), MLFLOW_PARTS], [*pip, str(place / "whole"), "--no-deps", MLFLOW]):
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=INSTALL_WITHIN_S, check=False)
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"{argv[-1]} wasn't there after {INSTALL_WITHIN_S} s")
+        if done.returncode != 0:
+            pytest.skip(f"{argv[-1]} can't be had here: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    # Behind what is installed: theirs are other versions of some packages that this program uses itself.
+    (place / "sitecustomize.py").write_text(
+        f"import sys\nsys.path += [{str(place / 'whole')!r}, {str(place / 'parts')!r}]\n"
+    )
+    return place
+
+
+@contextmanager
+def on_the_path(place: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(place), os.environ.get("PYTHONPATH", "")])))
+        patch.setenv("MLFLOW_ENABLE_WORKSPACES", "false")
+        yield
+
+
+@pytest.mark.timeout(600)
+def test_mlflows_history(mlflow: Path, manager: ConnectionManager) -> None:
+    location = mlflow / "whole" / "mlflow" / "store" / "db_migrations"
+    subject = Migrator(manager, MigrationSettings(script_location=location, lock_timeout_s=5))
+    with on_the_path(mlflow):
+        url = url_of(manager.settings)
+        first = [sys.executable, "-c", FIRST_TABLES]
+        made = subprocess.run(first, input=url, capture_output=True, text=True, check=False, timeout=100)
+        assert made.returncode == 0, made.stderr
+        head = head_of(subject)
+        pending = subject.plan().pending
+        assert len(pending) > 40
+        migrated = subject.up()
+        assert (migrated.after, len(migrated.applied)) == (head, len(pending))
+        with manager.read() as connection:
+            assert connection.execute(text("select count(*) from alembic_version")).scalar_one() == 1
+        went, refused = down_as_far_as_it_goes(subject)
+        assert went >= 0
+        assert refused is None or subject.plan().current is not None
+        assert subject.up().after == head
