@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chanuka_ops.migrator.lint import changes, code, leftovers
+from chanuka_ops.migrator.lint import changes, code, dynamic, leftovers
 from chanuka_ops.migrator.lint.checks import CHECKS
 from chanuka_ops.migrator.lint.checks.data import bounded
 from chanuka_ops.migrator.lint.checks.usertypes import enum_values_used
@@ -23,6 +23,8 @@ DEPTH = 4  # of functions that call functions
 _BEGIN = {"TRANS_STMT_BEGIN", "TRANS_STMT_START"}
 _REPEATABLE = {"CreateStmt": "if_not_exists", "DropStmt": "missing_ok", "CreateTableAsStmt": "if_not_exists",
                "CreateSchemaStmt": "if_not_exists", "CreateExtensionStmt": "if_not_exists"}  # fmt: skip
+
+_NAMING = frozenset({"AlterTableStmt", "IndexStmt", "UpdateStmt", "DeleteStmt", "RefreshMatViewStmt", "CreateTrigStmt"})
 
 
 def judge(statements: Sequence[Statement], world: World, *, direction: Direction = "up") -> list[Finding]:
@@ -125,6 +127,7 @@ class _Judge:
         enum_values_used(node, world, fx)
         _together(node, world, fx)
         _repeatable(node, world, fx)
+        _there(node, world, fx)
         hits += [hit for hit in fx.hits if hit not in hits]
         for relation, mode in fx.locks.items():
             world.transaction.locks[relation] = max(mode, world.transaction.locks.get(relation, Mode.NONE))
@@ -171,6 +174,17 @@ def _together(node: Node, world: World, fx: Effects) -> None:
         ):
             if world.setting(setting) in (None, "", "0"):
                 fx.hit(rule, strong[0])
+
+
+def _there(node: Node, world: World, fx: Effects) -> None:
+    """Speak of a relation that isn't there, where that is known."""
+    if world.catalogue is None or node.missing_ok or node.tag not in _NAMING:
+        return
+    if node.tag == "AlterTableStmt" and node.objtype != "OBJECT_TABLE":
+        return
+    name = world.name(node.relation)
+    if world.used(name) and world.exists(name) is False and dynamic.PLACEHOLDER not in name:
+        fx.hit("relation-missing", name)
 
 
 def _one_row(node: Node) -> bool:

@@ -18,6 +18,8 @@ def drop(node: Node, world: World, fx: Effects) -> None:
         return
     for item in node.objects or ():
         name = name_of(item, world)
+        if node.missing_ok and kind in ("TABLE", "VIEW", "MATVIEW") and world.exists(name) is False:
+            continue
         if node.behavior == "DROP_CASCADE" and _old(kind, name, world):
             fx.hit("drop-cascade", name)
         elif node.behavior != "DROP_CASCADE":

@@ -26,14 +26,13 @@ def create_index(node: Node, world: World, fx: Effects) -> None:
         fx.lock(name, Mode.SHARE)
     if node.unique and not node.concurrent:
         fx.hit("unique-index-may-fail", name)
-    if table.kind == "p":
-        if node.relation.inh is None:
-            fx.hit("index-invalid-on-only", node.idxname or name)
-            return
-        fx.hit("index-on-partitioned-blocks", name)
-    elif node.relation.inh is None:
+    if node.relation.inh is None and (
+        table.kind == "p" or not table.whole
+    ):  # ON ONLY of a plain table is a plain build
         fx.hit("index-invalid-on-only", node.idxname or name)
         return
+    if table.kind == "p":
+        fx.hit("index-on-partitioned-blocks", name)
     else:
         fx.hit("index-build-blocks-writes", name)
     fx.lock(name, Mode.SHARE)
@@ -142,6 +141,7 @@ def refresh(node: Node, world: World, fx: Effects) -> None:
         if not usable and (view.whole or view.fresh):
             fx.hit("matview-refresh-needs-unique", name)
         fx.lock(name, Mode.EXCLUSIVE)
+        fx.scan(name)
     elif world.used(name):
         fx.hit("matview-emptied" if node.skip_data else "matview-refresh-blocks", name)
         fx.lock(name, Mode.ACCESS_EXCLUSIVE)

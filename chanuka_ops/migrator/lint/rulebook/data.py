@@ -102,6 +102,11 @@ RULES = (
         "Drop each dependent by name, without CASCADE.", _DOCS + "ddl-depend.html",
     ),
     Rule(
+        "relation-missing", "caution", "fails where there is no {object}: neither this database nor the script has it",
+        "The database that was asked may be another one than the script is for, or its search_path another.",
+        "Lint against the database that the script is for.", _DOCS + "ddl-schemas.html#DDL-SCHEMAS-PATH",
+    ),
+    Rule(
         "drop-refused", "danger", "fails: {detail} depends on {object}",
         "Without CASCADE PostgreSQL drops nothing that something else depends on.",
         "Drop what depends on it first, by name.", _DOCS + "ddl-depend.html", Mode.NONE, "fails",
