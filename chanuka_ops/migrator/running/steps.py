@@ -73,6 +73,8 @@ class Steps:
             self._emit({"event": "planned", "from": _joined(before), "steps": [step.revision for step in steps]})
             after = before
             if steps:
+                if not before:
+                    self._make_version_table()
                 with BlockerWatch(self._manager, self._settings) as watch:
                     self._run(steps, direction, journal, watch)
                 after = self.current()
@@ -103,6 +105,13 @@ class Steps:
         if refused is not None:
             raise refused
         return before, targets.steps(self._files, before, direction, to)
+
+    def _make_version_table(self) -> None:
+        """Have Alembic make its table now: it's no statement of the first revision, whose rerun won't send it again."""
+        limit_s = self._settings.lock_timeout_s
+        with self._manager.session(profile=Profile.MAINTENANCE, lock_timeout_s=limit_s) as connection:
+            self._environment.run(connection, lambda *_: [])
+            connection.commit()
 
     def _plan(self, current: tuple[str, ...]) -> Plan:
         files = self._files
