@@ -89,6 +89,7 @@ def changed(manager: ConnectionManager) -> int:
     return int(ask(manager, "select count(*) from t where n > 0")[0][0])
 
 
+@pytest.mark.slow
 def test_killed_midway_while_rows_come_in_each_row_is_changed_once(table: ConnectionManager, tmp_path: Path) -> None:
     where = scripts_in(tmp_path, a1=body(SLOW))
     with inserting(table):
@@ -134,7 +135,7 @@ def test_a_finished_one_isnt_repeated_before_its_revision_is_recorded_and_is_aft
     assert ask(table, OLD) == [(ROWS, 2, 2)]
 
 
-@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("fixed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_it_ends_with_the_rows_there_were_at_its_start_and_would_follow_the_inserts_otherwise(
     table: ConnectionManager,
     database: DatabaseSettings,
