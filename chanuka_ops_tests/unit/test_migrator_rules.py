@@ -123,8 +123,11 @@ def test_the_steps_end_before_what_takes_something_away() -> None:
     expand = replace(script("b2", "a1"), phase="expand")
     contract = replace(script("c3", "b2"), phase="contract", completes="b2")
     later = script("d4", "c3")
-    assert rules.before_contract((LINE[0], expand, contract, later)) == [LINE[0], expand]
-    assert rules.before_contract(LINE) == list(LINE)
+    scripts = (LINE[0], expand, contract, later)
+    assert rules.before_contract(plan(scripts)) == "b2"
+    assert rules.before_contract(plan(scripts, "b2")) is None
+    assert rules.before_contract(plan(LINE)) == "c3"
+    assert rules.before_contract(plan(LINE, "c3")) is None
 
 
 @pytest.mark.parametrize(("completes", "fine"), [("a1", True), ("b2", True), ("c3", False), ("gone", False)])

@@ -78,8 +78,8 @@ class World:
 
     def joined(self, parts: Any) -> str:
         """Return a qualified name in the same form."""
-        if isinstance(parts, str):
-            return parts
+        if not isinstance(parts, tuple):
+            return str(parts or "")
         words = [str(part) for part in parts or () if isinstance(part, str)]
         path = self.catalogue.path if self.catalogue else ("public",)
         return ".".join(words[1:] if len(words) > 1 and words[0] in path else words)
