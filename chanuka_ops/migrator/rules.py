@@ -128,9 +128,13 @@ def steps(scripts: Sequence[Script], current: Sequence[str], direction: Directio
     return [script for script in reversed(scripts) if script.revision in done - kept]
 
 
-def before_contract(steps: Sequence[Script]) -> list[Script]:
-    """Return the steps up to the first that takes something away: what old code, still running, works with."""
-    return list(takewhile(lambda script: script.phase != "contract", steps))
+def before_contract(plan: Plan) -> str | None:
+    """Return the last pending revision before the first that takes something away; None where that is the first.
+
+    Old code, still running, works with what is there then.
+    """
+    safe = list(takewhile(lambda revision: revision.phase != "contract", plan.pending))
+    return safe[-1].revision if safe else None
 
 
 def _resolve(scripts: Sequence[Script], to: str) -> str:
