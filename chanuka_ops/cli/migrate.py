@@ -34,6 +34,11 @@ def plan(face: Face) -> int:
 
 @migrate.command("up")
 @click.option("--to", default="head", show_default=True, metavar="TARGET", help="A revision, heads, branch@head, +1 …")
+@click.option(
+    "--phase",
+    type=click.Choice(["expand"]),
+    help="Stop before the first pending revision that takes something away (phase = contract).",
+)
 @_SQL
 @click.option("--all-databases", is_flag=True, help="Every database of the settings, each in a process of its own.")
 @click.option("--max-parallel", type=click.IntRange(min=1), default=2, show_default=True, help="How many at a time.")
@@ -41,10 +46,12 @@ def plan(face: Face) -> int:
 @click.option("--canary", metavar="NAME", help="This one first; the others only if it went well.")
 @common
 def up(
-    face: Face, *, to: str, as_sql: bool, all_databases: bool, max_parallel: int, stop_after: int | None,
+    face: Face, *, to: str, phase: str | None, as_sql: bool, all_databases: bool, max_parallel: int, stop_after: int | None,
     canary: str | None,
 ) -> int:  # fmt: skip
     """Migrate up."""
+    if phase is not None and (all_databases or as_sql or to != rules.HEAD):
+        raise click.UsageError("--phase says itself how far: not with --to, --sql or --all-databases")
     if all_databases:
         return migrate_fleet.up(face, Fleet(to, max_parallel, stop_after, canary), as_sql=as_sql)
     if stop_after is not None or canary is not None:
@@ -52,7 +59,7 @@ def up(
     if as_sql:
         return _preview(face, "up", to)
     with face.opened() as orchestrator:
-        migrated = orchestrator.migrate(to)
+        migrated = orchestrator.migrate(to) if phase is None else orchestrator.expand()
     _answer(face, migrated)
     return 0
 

@@ -23,6 +23,7 @@ from chanuka_ops.db.asking import Probe
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.health import service as health_service
 from chanuka_ops.health.model import HealthReport
+from chanuka_ops.migrator import rules
 from chanuka_ops.migrator.model import Direction, Entry, Migrated
 from chanuka_ops.migrator.model import Plan as MigrationPlan
 from chanuka_ops.migrator.running.resolving import Resolution
@@ -105,6 +106,15 @@ class DatabaseOrchestrator:
         """Migrate up to a revision. Errors: `LockHeld`, `HeadsConflict`, `LockTimeout`, `MigrationFailed`."""
         with context.scope(operation="migrate"), self._alone(self.settings.operations.migration.wait_s):
             return self.migrator.up(to)
+
+    def expand(self) -> Migrated:
+        """Migrate up to the first revision that takes something away, and not past it. Errors: as `migrate`."""
+        plan = self.migration_plan()
+        refused = rules.refusal(plan)
+        if refused is not None:
+            raise refused
+        to = rules.before_contract(plan)
+        return self.migrate(to) if to is not None else Migrated(plan.current, plan.current, ())
 
     def roll_back(self, to: str) -> Migrated:
         """Migrate down to a revision. Errors: as `migrate`."""

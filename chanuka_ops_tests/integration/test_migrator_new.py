@@ -21,6 +21,7 @@ from chanuka_ops.migrator.forms import Request
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops_tests.integration.operations_cases import ask, indexes, run
 from chanuka_ops_tests.integration.test_migrator_schema import MIGRATIONS, in_this_process, schema_of
+from chanuka_ops_tests.plugins.desk import Desk
 
 ROOT = MIGRATIONS.parent
 TABLES = (
@@ -195,3 +196,22 @@ def test_a_directory_that_cannot_be_read_is_refused(directory: Path) -> None:
     (directory / "migrations" / "versions" / "0001_a.py").write_text("revision = '0001_a'\ndown_revision = None\n!")
     with pytest.raises(errors.ConfigurationError, match="can't be read"):
         new(directory, Request("b"))
+
+
+@pytest.mark.postgres
+def test_up_to_the_first_contract_and_not_past_it(directory: Path, desk: Desk) -> None:
+    """`migrate up --phase expand` is what a deployment runs while old code is still there."""
+    column = Request("note", "column", "bills", columns=("note",), type_="text")
+    drop = Request("no_note", "drop-column", "bills", columns=("note",), type_="text", completes="0001_note")
+    for request in (column, drop, Request("later")):
+        new(directory, request)
+    migrated = desk.answer("migrate", "up", "--phase", "expand")
+    assert (migrated["to"], [step["revision"] for step in migrated["applied"]]) == ("0001_note", ["0001_note"])
+    again = desk.answer("migrate", "up", "--phase", "expand")
+    assert (again["from"], again["to"], again["applied"]) == ("0001_note", "0001_note", [])
+    pending = desk.answer("migrate", "plan")["pending"]
+    assert [(step["revision"], step["phase"]) for step in pending] == [
+        ("0002_no_note", "contract"),
+        ("0003_later", None),
+    ]
+    assert desk("migrate", "up", "--phase", "expand", "--to", "0002_no_note").status == 2
