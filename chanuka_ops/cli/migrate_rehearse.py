@@ -13,6 +13,7 @@ from chanuka_ops.migrator.rehearsal.service import Scripts
 from chanuka_ops.orchestrators.migration import MigrationOrchestrator, Rehearsed
 
 _SHOWN = 60
+_LOCKS = 2
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -54,13 +55,14 @@ def _print(face: Face, rehearsed: Rehearsed) -> None:
     document = rehearsed.to_json()
     rows = []
     for item in document["statements"]:
-        lock = "; ".join(f"{name}: {mode}" for name, mode in item["locks"].items())
+        locks = [f"{name}: {mode}" for name, mode in item["locks"].items()]
+        more = [f"and {len(locks) - _LOCKS} more"] if len(locks) > _LOCKS else []
         predicted = item["prediction"]
         rows.append(
             (
                 item["direction"],
                 _short(item["sql"]),
-                lock,
+                "; ".join([*locks[:_LOCKS], *more]),
                 {"": "", "w": "writers", "rw": "readers and writers"}[item["blocks"]],
                 item["scanned_rows_while_blocking"] or "",
                 ", ".join(item["rewritten"]),

@@ -155,6 +155,57 @@ create table if not exists chanuka_ops.migration_acts (
     query text not null
 );
 
+-- name: journal_schemas_table
+-- what: what the schema was after each run, as a fingerprint
+create table if not exists chanuka_ops.migration_schemas (
+    id bigint generated always as identity primary key,
+    run_id text not null,
+    at timestamptz not null default clock_timestamp(),
+    revision text,
+    tool_major integer not null,
+    fingerprint jsonb not null
+);
+
+-- name: journal_schema_record
+-- what: the schema as it is after a run
+insert into chanuka_ops.migration_schemas (run_id, revision, tool_major, fingerprint)
+values (:run_id, :revision, :tool_major, cast(:fingerprint as jsonb));
+
+-- name: journal_schema_newest
+-- what: the schema as it was after the newest run
+select s.at, s.revision, s.tool_major, s.fingerprint
+from chanuka_ops.migration_schemas s
+order by s.id desc
+limit 1;
+
+-- name: journal_applied
+-- what: the SHA-256 that each applied revision's file had, by the newest run of it
+select distinct on (e.revision) e.revision, e.direction, e.sha256
+from chanuka_ops.migration_entries e
+where e.outcome = 'done'
+order by e.revision, e.id desc;
+
+-- name: journal_accepted
+-- what: a person's word that an applied revision's file may be as it is now
+insert into chanuka_ops.migration_entries (run_id, actor, host, revision, direction, sha256, ended_at, outcome, message)
+values (:run_id, :actor, :host, :revision, 'up', :sha256, clock_timestamp(), 'done', :message);
+
+-- name: user_tables
+-- what: whether the database holds tables of anybody's (an extension's, the journal's and the version table don't count)
+select exists (
+    select
+    from pg_class c
+    where c.relkind in ('r', 'p', 'm')
+        and c.relnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        and c.relnamespace is distinct from to_regnamespace(:journal_schema)
+        and c.relname <> 'alembic_version'
+        and c.relpersistence <> 't'
+        and not exists (
+            select from pg_depend d
+            where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
+        )
+);
+
 -- name: journal_begin
 -- what: a revision's run begins
 insert into chanuka_ops.migration_entries
@@ -535,11 +586,15 @@ from pg_proc p
 where p.pronamespace = 'pg_catalog'::regnamespace and p.provolatile = 'v' and p.prokind = 'f';
 
 -- name: trace_locks
--- what: the locks on relations of this database that a session holds
+-- what: the locks on relations of this database that a session holds or waits for
 select l.relation::bigint, l.mode
 from pg_locks l
-where l.pid = :pid and l.locktype = 'relation' and l.granted
+where l.pid = :pid and l.locktype = 'relation'
     and l.database = (select oid from pg_database where datname = current_database());
+
+-- name: trace_waits
+-- what: whether a session waits for a lock, or for another transaction to end
+select exists (select from pg_locks l where l.pid = :pid and not l.granted);
 
 -- name: trace_relations
 -- what: the application's relations, with what tells that their file was replaced or moved

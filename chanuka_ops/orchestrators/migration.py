@@ -58,6 +58,7 @@ class Rehearsed:
     def to_json(self) -> dict[str, Any]:
         """Return the document of `migrate rehearse`."""
         ran = self.ran
+        ahead = [item for item in ran.statements if item.direction == "up"]  # what production is to meet
         unchanged = None if ran.changed_tables is None else not ran.changed_tables
         return {
             "rehearsal_id": self.rehearsal_id,
@@ -73,11 +74,11 @@ class Rehearsed:
             "untouched_tables_unchanged": unchanged,
             "untouched_tables": ran.untouched_tables,
             "changed_tables": list(ran.changed_tables or ()),
-            "impact": rules.worst(ran.statements),
-            "locks": rules.all_locks(ran.statements),
-            "blocks": max((item.blocks for item in ran.statements), key=len, default=""),
-            "rewritten": sorted({name for item in ran.statements for name in item.rewritten}),
-            "scanned_rows_while_blocking": sum(item.scanned_rows_while_blocking for item in ran.statements),
+            "impact": rules.worst(ahead),
+            "locks": rules.all_locks(ahead),
+            "blocks": max((item.blocks for item in ahead), key=len, default=""),
+            "rewritten": sorted({name for item in ahead for name in item.rewritten}),
+            "scanned_rows_while_blocking": sum(item.scanned_rows_while_blocking for item in ahead),
             "error": next((item.error for item in ran.statements if item.error), None) or ran.problem(),
             "skipped": ran.skipped,
             "legs": [leg.to_json() for leg in ran.legs],

@@ -166,5 +166,6 @@ def folded(statements: Iterable[Traced]) -> list[Traced]:
 
 
 def _same(one: Traced, other: Traced) -> bool:
-    alike = (one.sql, one.revision, one.direction, one.locks, one.rewritten, one.impact)
-    return alike == (other.sql, other.revision, other.direction, other.locks, other.rewritten, other.impact)
+    alike = (one.sql, one.line, one.revision, one.direction, one.locks, one.rewritten, one.impact)
+    that = (other.sql, other.line, other.revision, other.direction, other.locks, other.rewritten, other.impact)
+    return alike == that

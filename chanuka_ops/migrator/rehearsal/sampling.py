@@ -1,9 +1,14 @@
-"""Looking at a session's locks from a second one, again and again, while a statement runs that no transaction holds."""
+"""Looking at a session's locks from a second one, again and again, while a statement runs that no transaction holds.
+
+What runs CONCURRENTLY, or locks a table by itself, waits for those who write to it. So the second session holds a
+writer's lock on every table until the first is seen to wait: however short the statement is, its lock isn't missed.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
 
@@ -39,8 +44,11 @@ class Sampler:
             self.stop()
         self._opened.close()
 
-    def start(self, pid: int) -> None:
-        """Begin to look at the locks of a session; returns when it was looked at once."""
+    def start(self, pid: int, gate: Sequence[str] = ()) -> None:
+        """Begin to look at the locks of a session; returns when it was looked at once.
+
+        `gate` are the tables, as the server names them, that are held until it waits.
+        """
         if self._raw is None:
             connection = self._opened.enter_context(self._manager.session(profile=Profile.MAINTENANCE))
             raw = engines.driver_connection(connection)
@@ -49,7 +57,9 @@ class Sampler:
         self._seen, self._looks, self._failure = Counter(), 0, None
         self._stopping.clear()
         self._looked.clear()
-        self._thread = threading.Thread(target=self._watch, args=(self._raw, pid), daemon=True, name="lock sampler")
+        self._thread = threading.Thread(
+            target=self._watch, args=(self._raw, pid, gate), daemon=True, name="lock sampler"
+        )
         self._thread.start()
         self._looked.wait(START_TIMEOUT_S)
 
@@ -67,13 +77,24 @@ class Sampler:
             raise self._failure
         return {lock: count / self._looks for lock, count in self._seen.items()}
 
-    def _watch(self, raw: looking.Raw, pid: int) -> None:
+    def _watch(self, raw: looking.Raw, pid: int, gate: Sequence[str]) -> None:
+        held = False
         try:
+            if gate:
+                raw.execute("begin")
+                held = True
+                raw.execute(f"lock table {', '.join(gate)} in row exclusive mode")
             while not self._stopping.is_set():
+                waits = held and looking.rows_of(raw, "trace_waits", self._major, pid=pid) == [(True,)]
                 self._seen.update(set(looking.held(raw, self._major, pid)))
                 self._looks += 1
                 self._looked.set()
+                if waits:
+                    raw.execute("commit")
+                    held = False
                 self._stopping.wait(EVERY_S)
+            if held:
+                raw.execute("commit")
         except BaseException as error:  # noqa: BLE001 - told to whoever stops it: this thread has nobody to tell
             self._failure = error
         finally:

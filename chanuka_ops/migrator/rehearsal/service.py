@@ -69,12 +69,14 @@ class Rehearsal:
         """
         self._forget_journal()
         migrator = Migrator(self._manager, self._settings)
-        before = migrator.plan()
-        start = rules.BASE if before.current is None else before.current
+        start = rules.BASE
 
         def go(leg: str) -> tuple[str, ...]:
+            nonlocal start
             take = self._take if leg != UP_AGAIN else _ignore
             done = migrator.traced("down", start, take) if leg == DOWN else migrator.traced("up", to, take)
+            if leg == UP:
+                start = done.before or rules.BASE
             return tuple(step.revision for step in done.applied)
 
         return self._ladder(go, down=True)

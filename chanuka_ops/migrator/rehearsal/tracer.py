@@ -16,9 +16,11 @@ from chanuka_ops.db import engines
 from chanuka_ops.migrator.rehearsal import looking, rules
 from chanuka_ops.migrator.rehearsal.model import Look, Relation, Traced
 from chanuka_ops.migrator.rehearsal.sampling import Sampler
+from chanuka_ops.migrator.running import statement as reading
 from chanuka_ops.migrator.running.statements import Sent
 
 _IDLE, _IN_TRANSACTION = 0, 2  # libpq's PQTRANS_*
+_LOCKABLE = frozenset("rp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Tracer:
         if statement.autocommit:
             self._held = {}
             if self._raw.info.transaction_status == _IDLE:
-                self._sampler.start(self._pid)
+                alone = reading.read(statement.sql).alone and not statement.helper
+                self._sampler.start(self._pid, self._tables(self._before) if alone else ())
         self._started = time.perf_counter()
         return None
 
@@ -117,6 +120,10 @@ class Tracer:
     def rolled_back(self) -> None:
         """Forget the transaction's locks."""
         self._held = {}
+
+    def _tables(self, now: Look) -> list[str]:
+        return [now.relations[oid].name for oid in self._existing if oid in now.relations
+                and now.relations[oid].kind in _LOCKABLE]  # fmt: skip
 
     def _of_application(self, locks: Mapping[int, str]) -> dict[int, str]:
         return {oid: mode for oid, mode in rules.above_ordinary(locks).items() if oid in self._existing}
