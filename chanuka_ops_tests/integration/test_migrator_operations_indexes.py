@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -12,8 +14,15 @@ from chanuka_ops import errors
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator.operations import indexes as module
-from chanuka_ops_tests.integration.operations_cases import again, ask, indexes, run, up
-from chanuka_ops_tests.integration.test_migrator_trouble import holding
+from chanuka_ops.postgres.process import wait_until
+from chanuka_ops_tests.integration.operations_cases import again, ask, body, indexes, run, up
+from chanuka_ops_tests.integration.test_migrator_trouble import (
+    holding,
+    in_background,
+    migrator,
+    runner_pids,
+    scripts_in,
+)
 
 pytestmark = pytest.mark.postgres
 
@@ -193,3 +202,20 @@ def test_dropping_a_half_built_one_takes_its_parts_along(
     run(manager, "create index p_2025_p_kind_idx on p_2025 (kind)")
     up(database, tmp_path, "ops.drop_concurrent_index('p_kind_idx', 'p')")
     assert indexes(manager, "p") == indexes(manager, "p_2025") == {}
+
+
+@pytest.mark.slow
+def test_killed_in_mid_build_it_leaves_an_invalid_index_that_the_rerun_replaces(
+    bills: ConnectionManager, tmp_path: Path
+) -> None:
+    where = scripts_in(tmp_path, a1=body(BUILD))
+    with holding(bills, "insert into b (title) values ('x')"):  # the build waits for it
+        with in_background(migrator(bills, where).up) as running:
+            building = "select count(*) from pg_stat_progress_create_index where phase like 'waiting%'"
+            assert wait_until(lambda: ask(bills, building) == [(1,)], timeout_s=60)
+            [pid] = runner_pids(os.getpid())
+            os.kill(pid, signal.SIGKILL)
+            assert running.exception(timeout=60) is not None
+        assert indexes(bills, "b") == {"b_title_idx": False}
+    assert [step.revision for step in migrator(bills, where).up().applied] == ["a1"]
+    assert indexes(bills, "b") == {"b_title_idx": True}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 from chanuka_ops.migrator.operations.model import Index, Key, Limits, Load, Walk
 
@@ -170,8 +169,3 @@ def rest_s(wal_bytes: int, took_s: float, limits: Limits) -> float:
     if limits.wal_bytes_per_s is None:
         return 0.0
     return max(0.0, wal_bytes / limits.wal_bytes_per_s - took_s)
-
-
-def same_foreign_key(found: Sequence[object], wanted: Sequence[object]) -> bool:
-    """Tell whether two foreign keys are one: columns, table, columns there, what a change there does."""
-    return list(found) == list(wanted)
