@@ -120,10 +120,12 @@ class Table:
 
     def not_null(self, column: str) -> bool:
         """Tell whether the column is known to hold no null."""
-        known = self.columns.get(column)
-        if known is not None and known.not_null:
+        if any(column in constraint.proves_not_null for constraint in self.constraints.values()):
             return True
-        return any(column in constraint.proves_not_null for constraint in self.constraints.values())
+        known = self.columns.get(column)
+        # from PostgreSQL 18 on a column is marked NOT NULL also by a constraint that is NOT VALID
+        doubt = any(c.kind == "n" and not c.valid and column in c.columns for c in self.constraints.values())
+        return known is not None and known.not_null and not doubt
 
     def with_column(self, column: Column) -> Table:
         """Return it with a column added or changed."""

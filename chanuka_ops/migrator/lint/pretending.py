@@ -7,7 +7,7 @@ are asked for. A revision that looks before it acts shows in one of them what it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import inspection
 from sqlalchemy.engine import Dialect
@@ -18,6 +18,8 @@ Take = Callable[[str], None]
 
 class Pretended:
     """A connection to nowhere. `full`: every table that is asked for is there."""
+
+    name = "postgresql"
 
     def __init__(self, dialect: Dialect, take: Take, *, full: bool) -> None:
         self.dialect = dialect
@@ -35,6 +37,23 @@ class Pretended:
         return Nothing()
 
     exec_driver_sql = scalar = scalars = execute
+
+    def connect(self, **_: Any) -> Self:
+        """Be the connection of one's own engine, and its transaction."""
+        return self
+
+    begin = begin_nested = execution_options = connect
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End nothing."""
+
+    def close(self) -> None:
+        """End nothing."""
+
+    commit = rollback = close
 
     def in_transaction(self) -> bool:
         """Say that one is open, as there is in a migration."""
@@ -56,6 +75,10 @@ class Nothing:
         """Return no row."""
         return []
 
+    def fetchmany(self, _: int = 0) -> list[Any]:
+        """Return no row."""
+        return []
+
     all = mappings = scalars = fetchall
 
     def first(self) -> None:
@@ -73,6 +96,8 @@ class Everything(list[Any]):
 
 class Looker:
     """An inspector: lists of tables are full or empty, all others are empty."""
+
+    default_schema_name = "public"
 
     def __init__(self, connection: Pretended) -> None:
         self._connection = connection

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from chanuka_ops.migrator.lint.model import Finding, Report, Rule, Source
 
@@ -50,7 +51,10 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 
 def _result(source: Source, finding: Finding, numbers: Mapping[str, int]) -> dict[str, Any]:
-    place = {"artifactLocation": {"uri": source.path.replace("\\", "/")}, "region": {"startLine": max(1, finding.line)}}
+    place = {
+        "artifactLocation": {"uri": quote(source.path.replace("\\", "/"))},
+        "region": {"startLine": max(1, finding.line)},
+    }
     result: dict[str, Any] = {
         "ruleId": finding.rule.id,
         "ruleIndex": numbers[finding.rule.id],
