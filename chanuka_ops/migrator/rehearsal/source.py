@@ -21,6 +21,7 @@ from chanuka_ops.sql import catalog
 
 log = logging.getLogger(__name__)
 
+ENOUGH_PAGES = 250  # 2 MB: with less, it's the round trip that is timed
 READS = 3  # the first finds the pages on the disk; the best of them counts
 _VERBATIM = {"no_parameters": True}
 _WORD = re.compile(r"[\w$]+|\"(?:[^\"]|\"\")+\"")
@@ -30,7 +31,7 @@ _WORD = re.compile(r"[\w$]+|\"(?:[^\"]|\"\")+\"")
 class Facts:
     """What was found.
 
-    `seconds_per_page` of reading is None where there is nothing to read; `calls_per_second` where nobody counts.
+    `seconds_per_page` of reading is None where no table is large enough; `calls_per_second` where nobody counts.
     """
 
     sizes: Mapping[str, TableSize]
@@ -54,7 +55,7 @@ def _pace(manager: ConnectionManager) -> float | None:
     """Time the reading of a sample of the largest table, in seconds for a page."""
     with manager.read() as connection:
         found = connection.execute(text(catalog.load(PACKAGE).sql("source_pace"))).first()
-        if found is None:
+        if found is None or found.pages < ENOUGH_PAGES:
             return None
         return min(_timed(connection, found.query) for _ in range(READS)) / int(found.pages)
 
