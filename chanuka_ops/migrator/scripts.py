@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import alembic
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import to_tuple
@@ -102,6 +103,12 @@ def load(location: Path) -> Scripts:
                 )
         except Exception as error:  # noqa: BLE001 - a revision file is code: its import may raise anything
             unreadable.append(f"the revision files in {location} can't be read: {type(error).__name__}: {error}")
-    # Alembic warns, and goes on, where two files share an id or build on one that isn't there.
-    doubts = [f"{location}: {warning.message}" for warning in said if issubclass(warning.category, UserWarning)]
+    # Alembic warns, and goes on, where two files share an id or build on one that isn't there. What a revision imports
+    # warns too, of other things.
+    home = str(Path(alembic.__file__).parent)
+    doubts = [
+        f"{location}: {warning.message}"
+        for warning in said
+        if issubclass(warning.category, UserWarning) and warning.filename.startswith(home)
+    ]
     return Scripts(directory, config, tuple(reversed(scripts)), (*doubts, *unreadable))

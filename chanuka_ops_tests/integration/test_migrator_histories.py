@@ -26,9 +26,9 @@ DAGSTER = Path("dagster:_core/storage/alembic")
 # Two of its revisions ask for the instance that is upgraded, which `dagster instance migrate` sets before env.py runs.
 DAGSTER_ENV = """
 from pathlib import Path
-from dagster import DagsterInstance
+from types import SimpleNamespace
 from dagster._core.storage.migration.utils import upgrading_instance
-with DagsterInstance.ephemeral() as instance, upgrading_instance(instance):
+with upgrading_instance(SimpleNamespace(scheduler=None)):
     exec(compile(Path({env!r}).read_text(), {env!r}, "exec"))
 """
 # What their migrations import is in the small package, the migrations themselves are in the large one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
@@ -17,7 +17,7 @@ from chanuka_ops.migrator.operations.session import SETTINGS
 from chanuka_ops.migrator.running.lending import Lender
 from chanuka_ops.migrator.scripts import Scripts
 
-Work = Callable[[tuple[str, ...], MigrationContext], list[Any]]
+Work = Callable[[tuple[str, ...], MigrationContext], Iterable[Any]]
 
 
 class Environment:
@@ -36,7 +36,7 @@ class Environment:
         """
         ran = False
 
-        def on_our_connection(revisions: tuple[str, ...], migrating: MigrationContext) -> list[Any]:
+        def on_our_connection(revisions: tuple[str, ...], migrating: MigrationContext) -> Iterable[Any]:
             nonlocal ran
             ran = True
             if migrating.connection is not connection:
@@ -72,8 +72,18 @@ class Environment:
         given = {**attributes, SETTINGS: self._settings}
         config.attributes.update(given)
         try:
-            with EnvironmentContext(config, self._files.directory, fn=work, **options):
+            with EnvironmentContext(config, self._files.directory, fn=work, **options) as environment:
+                environment.configure = _each_by_itself(environment.configure)  # type: ignore[method-assign]  # a subclass would have no proxy
                 self._files.directory.run_env()
         finally:
             for name in given:
                 del config.attributes[name]
+
+
+def _each_by_itself(configure: Callable[..., None]) -> Callable[..., None]:
+    """Give each migration a transaction of its own, whatever env.py says of that."""
+
+    def with_transactions(*args: Any, **options: Any) -> None:
+        configure(*args, **{**options, "transaction_per_migration": True})
+
+    return with_transactions

@@ -6,13 +6,12 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Self
 
-from alembic.runtime.migration import MigrationStep
+from alembic.runtime.migration import MigrationContext, MigrationStep
 from sqlalchemy.engine import Connection
 
 from chanuka_ops import errors
@@ -50,6 +49,17 @@ class Bench:
     emit: Emit
 
 
+@dataclass(slots=True)
+class _UnderWay:
+    """The revision that is being run: since when, its entry in the journal, its attempt and when that began."""
+
+    script: Script
+    begun: float
+    entry: int | None = None
+    attempt: int = 0
+    started: float = 0.0
+
+
 class Reviser:
     """Runs revisions one after the other, on one connection for as long as none fails."""
 
@@ -60,7 +70,9 @@ class Reviser:
         self._watchers = watchers
         self._current = current
         self._held: tuple[ExitStack, Connection] | None = None
-        self._entry: int | None = None
+        self._left: list[Script] = []
+        self._under_way: _UnderWay | None = None
+        self._uncommitted: tuple[Recorder, _UnderWay] | None = None
         self._broken: dict[str, Broken] = self._journal.broken()
 
     def __enter__(self) -> Self:
@@ -71,73 +83,139 @@ class Reviser:
         if held is not None:
             held[0].close()
 
-    def run(self, script: Script, direction: Direction) -> Applied:
-        """Run a revision to its end.
+    def run(self, steps: Sequence[Script], direction: Direction) -> None:
+        """Run revisions to their end, each an event.
 
         Errors: `LockTimeout`, `MigrationFailed`, `OutcomeUnknown`, `RefusedError`; `ConnectError`.
         """
-        broken = self._broken.get(script.revision)
-        past = settling.past_of(self._journal, broken if broken and broken.direction == direction else None, script)
-        self._entry, begun = None, time.monotonic()
-        for attempt in count(1):
-            started = time.monotonic()
+        self._left = list(steps)
+        while self._left:
+            script = self._left[0]
+            if self._under_way is None or self._under_way.script is not script:
+                self._under_way = _UnderWay(script, time.monotonic())
             try:
-                self._attempt(script, direction, attempt, past)
+                with self._connected() as connection:
+                    self._go(connection, direction)
             except errors.ConnectError:
                 raise
             except errors.ConnectionLost as error:
-                self._find_out(script, direction, error, attempt)
+                self._find_out(self._left[0], direction, error)
+                self._applied()
             except errors.DatabaseError as error:
-                wait_s = self._wait_s(script, direction, error, attempt, time.monotonic() - begun)
-                if wait_s is None:
-                    failure = self._failure(script, direction, error, attempt)
-                    self._broken_off(attempt, str(failure))
-                    raise failure from None
-                said = {"event": "retry", "revision": script.revision, "attempt": attempt}
-                self._emit({**said, "blockers": self._watch.names()})
-                time.sleep(wait_s)
-                continue
+                self._again(self._left[0], direction, error)
             except BaseException as error:
-                self._broken_off(attempt, f"{type(error).__name__}: {error}")
+                self._broken_off(f"{type(error).__name__}: {error}")
                 raise
-            seconds = round(time.monotonic() - started, 3)
-            return Applied(script.revision, seconds, attempt)
-        raise AssertionError("count() has no end")  # pragma: no cover
 
-    def _attempt(self, script: Script, direction: Direction, attempt: int, past: Sequence[Past]) -> None:
-        found = self._files.directory.get_revision(script.revision)
-        make = MigrationStep.upgrade_from_script if direction == "up" else MigrationStep.downgrade_from_script
-        step = make(self._files.directory.revision_map, found)
-        with self._connected() as connection:
-            pid = engines.backend_pid(connection)
-            entry, past = self._written(script, direction, attempt, pid, past)
-            self._watch.watch(pid, script.revision)
-            self._emit({"event": "attempt", "revision": script.revision, "attempt": attempt, "pid": pid})
-            recorder = Recorder(
-                self._journal,
-                connection,
-                Attempt(entry, attempt, script.revision),
-                past,
-                watch_reads=not script.nature(direction).transactional,
-            )
+    def _go(self, connection: Connection, direction: Direction) -> None:
+        """Run one revision after the other in one run of env.py; where that has them all in one transaction, just one.
+
+        What fails is the first of `_left`: one that is done is taken off before the next one begins.
+        """
+        walk: Generator[MigrationStep, None, None] | None = None
+
+        def work(_: tuple[str, ...], migrating: MigrationContext) -> Generator[MigrationStep, None, None]:
+            nonlocal walk
+            walk = self._walk(connection, direction, alone=migrating._in_external_transaction)  # noqa: SLF001 - Alembic says it nowhere else
+            return walk
+
+        try:
+            self._environment.run(connection, work)
+        finally:
+            if walk is not None:
+                walk.close()
+        if self._uncommitted is not None:
+            self._done(*self._uncommitted)
+
+    def _walk(
+        self, connection: Connection, direction: Direction, *, alone: bool
+    ) -> Generator[MigrationStep, None, None]:
+        while self._left:
+            script = self._left[0]
+            if self._under_way is None or self._under_way.script is not script:
+                self._under_way = _UnderWay(script, time.monotonic())
+                self._clean(connection, fresh=False)
+            found = self._files.directory.get_revision(script.revision)
+            make = MigrationStep.upgrade_from_script if direction == "up" else MigrationStep.downgrade_from_script
+            recorder = self._recorder(connection, script, direction)
             watchers = [watcher(connection, script, direction) for watcher in self._watchers]
             with observed(connection, [*watchers, recorder]):
-                self._environment.run(connection, lambda *_: [step])
-            recorder.finish()
-            self._journal.end(entry, "done", attempt)
+                yield make(self._files.directory.revision_map, found)
+            if alone:
+                self._uncommitted = (recorder, self._under_way)
+                return
+            self._done(recorder, self._under_way)
 
-    def _written(
-        self, script: Script, direction: Direction, attempt: int, pid: int, past: Sequence[Past]
-    ) -> tuple[int, Sequence[Past]]:
-        """Write that the attempt begins; return the entry, and the past as the entry has it."""
-        if self._entry is not None:
-            self._journal.again(self._entry, attempt, pid)
-            return self._entry, self._journal.past(self._entry)
-        self._entry = self._journal.begin(script, direction, pid)
+    def _recorder(self, connection: Connection, script: Script, direction: Direction) -> Recorder:
+        """Begin an attempt of the revision under way."""
+        now = self._now()
+        now.attempt += 1
+        now.started = time.monotonic()
+        pid = engines.backend_pid(connection)
+        past = self._written(now, direction, pid)
+        self._watch.watch(pid, script.revision)
+        self._emit({"event": "attempt", "revision": script.revision, "attempt": now.attempt, "pid": pid})
+        attempt = Attempt(now.entry or 0, now.attempt, script.revision)
+        watch_reads = not script.nature(direction).transactional
+        return Recorder(self._journal, connection, attempt, past, watch_reads=watch_reads)
+
+    def _done(self, recorder: Recorder, now: _UnderWay) -> None:
+        """Take the revision under way off: it is committed."""
+        self._uncommitted = None
+        recorder.finish()
+        self._journal.end(now.entry or 0, "done", now.attempt)
+        self._applied()
+
+    def _applied(self) -> None:
+        now = self._now()
+        seconds = round(time.monotonic() - now.started, 3)
+        self._emit({"event": "applied", **Applied(now.script.revision, seconds, now.attempt).to_json()})
+        self._left.pop(0)
+
+    def _now(self) -> _UnderWay:
+        if self._under_way is None:
+            raise AssertionError("no revision is under way")  # pragma: no cover
+        return self._under_way
+
+    def _again(self, script: Script, direction: Direction, error: errors.DatabaseError) -> None:
+        """Wait for the next try of a revision that failed; or give up.
+
+        Errors: `LockTimeout`, `MigrationFailed`.
+        """
+        now = self._now()
+        wait_s = None
+        if script.nature(direction).transactional:
+            wait_s = rules.retry_after(
+                error.sqlstate,
+                attempt=now.attempt,
+                elapsed_s=time.monotonic() - now.begun,
+                deadline_s=self._settings.retry_deadline_s,
+                roll=random.random(),  # noqa: S311 - jitter, no secret
+            )
+        if wait_s is None:
+            failure = self._failure(script, direction, error, now.attempt)
+            self._broken_off(str(failure))
+            raise failure from None
+        said = {"event": "retry", "revision": script.revision, "attempt": now.attempt}
+        self._emit({**said, "blockers": self._watch.names()})
+        time.sleep(wait_s)
+
+    def _written(self, now: _UnderWay, direction: Direction, pid: int) -> Sequence[Past]:
+        """Write that the attempt begins; return the past that it has to reckon with.
+
+        Errors: `RefusedError` where the file was edited since.
+        """
+        if now.entry is not None:
+            self._journal.again(now.entry, now.attempt, pid)
+            return self._journal.past(now.entry)
+        broken = self._broken.get(now.script.revision)
+        same_way = broken if broken is not None and broken.direction == direction else None
+        past = settling.past_of(self._journal, same_way, now.script)
+        now.entry = self._journal.begin(now.script, direction, pid)
         if not past:
-            return self._entry, past
-        self._journal.write(self._entry, 0, [as_written(resuming.carried(item)) for item in past])
-        return self._entry, self._journal.past(self._entry)
+            return past
+        self._journal.write(now.entry, 0, [as_written(resuming.carried(item)) for item in past])
+        return self._journal.past(now.entry)
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -171,30 +249,18 @@ class Reviser:
             raw.execute(f"set statement_timeout = {round(limit_s * 1000)}")
         raw.autocommit = False
 
-    def _wait_s(
-        self, script: Script, direction: Direction, error: errors.DatabaseError, attempt: int, elapsed_s: float
-    ) -> float | None:
-        if not script.nature(direction).transactional:
-            return None
-        return rules.retry_after(
-            error.sqlstate,
-            attempt=attempt,
-            elapsed_s=elapsed_s,
-            deadline_s=self._settings.retry_deadline_s,
-            roll=random.random(),  # noqa: S311 - jitter, no secret
-        )
-
-    def _broken_off(self, attempt: int, message: str, *, reached: bool = False) -> None:
+    def _broken_off(self, message: str, *, reached: bool = False) -> None:
         """Write how the run ended; where that fails too, the next run finds it out."""
-        if self._entry is None:
+        now = self._under_way
+        if now is None or now.entry is None:
             return
         try:
-            settling.settle_one(self._journal, self._entry, reached=reached, attempts=attempt, message=message)
+            settling.settle_one(self._journal, now.entry, reached=reached, attempts=now.attempt, message=message)
         except errors.DatabaseError as second:
             log.warning("the journal can't be written, the next run will: %s", second,
                         extra={"event": "migrate.journal"})  # fmt: skip
 
-    def _find_out(self, script: Script, direction: Direction, error: errors.ConnectionLost, attempt: int) -> None:
+    def _find_out(self, script: Script, direction: Direction, error: errors.ConnectionLost) -> None:
         """Settle whether a revision whose connection broke, perhaps in its COMMIT, was applied."""
         name = script.revision
         try:
@@ -206,7 +272,7 @@ class Reviser:
             ) from None
         done = name in rules.ancestry(self._files.scripts, current)
         reached = done is (direction == "up")
-        self._broken_off(attempt, f"the connection broke: {error}", reached=reached)
+        self._broken_off(f"the connection broke: {error}", reached=reached)
         if not reached:
             remains = _remains(script.nature(direction).transactional)
             raise errors.MigrationFailed(

@@ -120,9 +120,7 @@ class Steps:
     def _run(self, steps: Sequence[Script], direction: Direction, journal: Journal, watch: BlockerWatch) -> None:
         bench = Bench(self._manager, self._settings, self._files, self._environment, journal, watch, self._emit)
         with Reviser(bench, self._watchers, self.current) as reviser:
-            for step in steps:
-                applied = reviser.run(step, direction)
-                self._emit({"event": "applied", **applied.to_json()})
+            reviser.run(steps, direction)
 
 
 def _joined(revisions: tuple[str, ...]) -> str | None:
