@@ -216,6 +216,23 @@ values (
 )
 returning id;
 
+-- name: journal_next
+-- what: a revision's run is done, and the next one begins
+with ended as (
+    update chanuka_ops.migration_entries
+    set outcome = 'done', ended_at = clock_timestamp(), attempts = greatest(attempts, :attempts)
+    where id = :ended
+), settled as (
+    update chanuka_ops.migration_steps set outcome = 'done' where entry_id = :ended and outcome = 'sent'
+)
+insert into chanuka_ops.migration_entries
+    (run_id, actor, host, revision, direction, sha256, backend_pid, backend_start, application_name, outcome)
+values (
+    :run_id, :actor, :host, :revision, :direction, :sha256, :pid,
+    (select a.backend_start from pg_stat_activity a where a.pid = :pid), :application_name, 'running'
+)
+returning id;
+
 -- name: journal_again
 -- what: another attempt, on another session
 update chanuka_ops.migration_entries

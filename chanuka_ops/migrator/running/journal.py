@@ -29,6 +29,7 @@ MESSAGE_MAX = 500
 _TABLES = (
     "journal_schema", "journal_entries_table", "journal_steps_table", "journal_steps_index", "journal_acts_table",
 )  # fmt: skip
+_WITHIN_A_RUN = {"journal_begin", "journal_next", "journal_steps", "journal_step_ended", "journal_end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,17 @@ class Journal:
         self._opened: ExitStack | None = None
         self._connection: Connection | None = None
         self._blocks: dict[str, TextClause] = {}
+        self._ended: dict[str, int] | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close the connection."""
@@ -93,9 +99,11 @@ class Journal:
     def begin(self, script: Script, direction: Direction, pid: int) -> int:
         """Write that a revision's run begins; return the entry's number."""
         who = context.current()
+        ended, self._ended = self._ended, None
         return int(
             self._do(
-                "journal_begin",
+                "journal_begin" if ended is None else "journal_next",
+                **(ended or {}),
                 run_id=who.run_id, actor=who.actor, host=platform.node(), revision=script.revision,
                 direction=direction, sha256=script.sha256, pid=pid, application_name=who.application_name(),
             ).scalar_one()
@@ -114,6 +122,13 @@ class Journal:
     def step_ended(self, step: int, outcome: str, rows: int = -1) -> None:
         """Write how a step ended."""
         self._do("journal_step_ended", id=step, outcome=outcome, row_count=rows)
+
+    def done(self, entry: int, attempts: int) -> None:
+        """Write that a revision's run is done: together with the next one's beginning, or whatever is asked next.
+
+        A crash before that loses nothing: the version table says it too, and the next run looks.
+        """
+        self._ended = {"ended": entry, "attempts": attempts}
 
     def end(self, entry: int, outcome: str, attempts: int = 1, message: str = "") -> None:
         """Write how a revision's run ended."""
@@ -152,7 +167,14 @@ class Journal:
         """Return the newest runs; none where there is no journal."""
         return self._do("journal_history", most=most).all() if self.exists() else []
 
+    def _flush(self) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            self.end(ended["ended"], "done", ended["attempts"])
+
     def _do(self, name: str, **values: Any) -> CursorResult[Any]:
+        if name not in _WITHIN_A_RUN:
+            self._flush()
         connection = self._connection or self._open()
         if name not in self._blocks:
             self._blocks[name] = block(name, self._schema)

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 NOTHING = "do 'begin end'"
 _IN_TRANSACTION = 2  # libpq's PQTRANS_INTRANS
+_TOUCHING = re.compile(r"\bset_config\b|\bpg_(?:try_)?advisory_lock|^\s*(?:do|select|with|values)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+")
 _XID = "select pg_current_xact_id_if_assigned()::text"
 
@@ -67,6 +68,7 @@ class Recorder:
         self._writes_before: int | None = None
         self._temporary: frozenset[str] = frozenset()
         self._repeated = ""
+        self.touched_session = False
 
     def before(self, sent: Sent) -> str | None:
         """Say what is to be sent instead, where it was committed already; write down what can't be known later."""
@@ -79,6 +81,8 @@ class Recorder:
         if instead is not None:
             return instead
         self._now = found
+        if found.kind in {"always", "control", "opaque"} or _TOUCHING.search(sent.sql):
+            self.touched_session = True
         if found.temporary:
             self._temporary |= {found.temporary}
         if found.kind == "control":

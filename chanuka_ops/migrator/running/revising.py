@@ -71,6 +71,7 @@ class Reviser:
         self._current = current
         self._held: tuple[ExitStack, Connection] | None = None
         self._left: list[Script] = []
+        self._touched = False  # whether the revision before may have left settings or such in the session
         self._under_way: _UnderWay | None = None
         self._uncommitted: tuple[Recorder, _UnderWay] | None = None
         self._broken: dict[str, Broken] = self._journal.broken()
@@ -134,7 +135,8 @@ class Reviser:
             script = self._left[0]
             if self._under_way is None or self._under_way.script is not script:
                 self._under_way = _UnderWay(script, time.monotonic())
-                self._clean(connection, fresh=False)
+                if self._touched:
+                    self._clean(connection, fresh=False)
             found = self._files.directory.get_revision(script.revision)
             make = MigrationStep.upgrade_from_script if direction == "up" else MigrationStep.downgrade_from_script
             recorder = self._recorder(connection, script, direction)
@@ -163,7 +165,8 @@ class Reviser:
         """Take the revision under way off: it is committed."""
         self._uncommitted = None
         recorder.finish()
-        self._journal.end(now.entry or 0, "done", now.attempt)
+        self._journal.done(now.entry or 0, now.attempt)
+        self._touched = recorder.touched_session
         self._applied()
 
     def _applied(self) -> None:
