@@ -78,15 +78,16 @@ def read(text: str) -> list[Order]:
 
 
 class Script:
-    """Runs a script's orders on one connection, which has no transaction open."""
+    """Runs a script's orders on one connection, which has no transaction open; each may take `limit_s`."""
 
-    def __init__(self, connection: Connection, tracer: Tracer) -> None:
+    def __init__(self, connection: Connection, tracer: Tracer, *, limit_s: float) -> None:
         self._connection = connection
         self._raw = engines.driver_connection(connection)
         self._raw.autocommit = True
         self._raw.prepare_threshold = None
         self._tracer = tracer
         self._step = 0
+        self._send(f"set statement_timeout = {round(limit_s * 1000)}")
 
     def run(self, orders: Sequence[Order]) -> tuple[str | None, int]:
         """Run them; return the error that ended it, if one did, and how many statements were not come to.
