@@ -8,6 +8,7 @@ import click
 
 from chanuka_ops import errors
 from chanuka_ops.cli.face import Face, common
+from chanuka_ops.orchestrators import applying
 
 
 @click.group()
@@ -93,8 +94,8 @@ def reset_breakers(face: Face) -> None:
 def setup(face: Face) -> None:
     """Make the database if it isn't there, and migrate it to the newest revision."""
     with face.opened() as orchestrator:
-        created, migrated = orchestrator.setup()
+        created, run = applying.set_up(orchestrator)
     if face.as_json:
-        face.answer({"created": created, **migrated.to_json()})
+        face.answer({"created": created, **run.to_json()})
     else:
-        face.say(f"database {face.database}: {'made' if created else 'was there'}, at revision {migrated.after}")
+        face.say(f"database {face.database}: {'made' if created else 'was there'}, at revision {run.migrated.after}")

@@ -24,6 +24,7 @@ from chanuka_ops.cli import (
     demo,
     health,
     migrate,
+    migrate_gate,
     migrate_history,
     migrate_lint,
     migrate_new,
@@ -60,6 +61,8 @@ for command in (
 for command in (restore.restore_, restore.extract):
     backup.backup.add_command(command)
 
+for command in (migrate_gate.validate, migrate_gate.gate, migrate_gate.approve, migrate_gate.accept):
+    migrate.migrate.add_command(command)
 migrate.migrate.add_command(migrate_history.history)
 migrate.migrate.add_command(migrate_history.resolve)
 migrate.migrate.add_command(migrate_lint.lint)

@@ -7,7 +7,9 @@ import click
 from chanuka_ops.cli import migrate_fleet
 from chanuka_ops.cli.face import Face, common
 from chanuka_ops.migrator import rules
-from chanuka_ops.migrator.model import Direction, Migrated, Plan
+from chanuka_ops.migrator.model import Direction, Plan
+from chanuka_ops.orchestrators import applying
+from chanuka_ops.orchestrators.applying import Run
 from chanuka_ops.orchestrators.fleet import Fleet
 
 _SQL = click.option("--sql", "as_sql", is_flag=True, help="Print the SQL, and run nothing.")
@@ -46,8 +48,8 @@ def plan(face: Face) -> int:
 @click.option("--canary", metavar="NAME", help="This one first; the others only if it went well.")
 @common
 def up(
-    face: Face, *, to: str, phase: str | None, as_sql: bool, all_databases: bool, max_parallel: int, stop_after: int | None,
-    canary: str | None,
+    face: Face, *, to: str, phase: str | None, as_sql: bool, all_databases: bool, max_parallel: int,
+    stop_after: int | None, canary: str | None,
 ) -> int:  # fmt: skip
     """Migrate up."""
     if phase is not None and (all_databases or as_sql or to != rules.HEAD):
@@ -59,8 +61,8 @@ def up(
     if as_sql:
         return _preview(face, "up", to)
     with face.opened() as orchestrator:
-        migrated = orchestrator.migrate(to) if phase is None else orchestrator.expand()
-    _answer(face, migrated)
+        run = applying.migrate(orchestrator, "up", to) if phase is None else applying.expand(orchestrator)
+    _answer(face, run)
     return 0
 
 
@@ -73,8 +75,8 @@ def down(face: Face, *, to: str, as_sql: bool) -> int:
     if as_sql:
         return _preview(face, "down", to)
     with face.opened() as orchestrator:
-        migrated = orchestrator.roll_back(to)
-    _answer(face, migrated)
+        run = applying.migrate(orchestrator, "down", to)
+    _answer(face, run)
     return 0
 
 
@@ -101,9 +103,14 @@ def _print(face: Face, found: Plan) -> None:
         face.say(f"{problem.kind}: {problem.message}")
 
 
-def _answer(face: Face, migrated: Migrated) -> None:
+def _answer(face: Face, run: Run) -> None:
     if face.as_json:
-        face.answer(migrated.to_json())
+        face.answer(run.to_json())
         return
+    migrated = run.migrated
     rows = [(step.revision, step.seconds, step.attempts) for step in migrated.applied]
     face.table(f"{migrated.before or 'empty'} → {migrated.after or 'empty'}", ("revision", "seconds", "attempts"), rows)
+    for item in run.left:
+        face.warn(f"left unfinished: {item.words()}")
+    if run.health is not None and run.health.status != "ok":
+        face.say(f"health afterwards: {run.health.status} (`chanuka-ops health check` says of what)")

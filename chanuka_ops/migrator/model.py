@@ -8,7 +8,16 @@ from typing import Any, Literal, Self
 
 Direction = Literal["up", "down"]
 Phase = Literal["expand", "contract"]
-ProblemKind = Literal["no_revisions", "unreadable", "several_heads", "unknown_revision", "contract_without_expand"]
+ProblemKind = Literal[
+    "no_revisions",
+    "unreadable",
+    "several_heads",
+    "unknown_revision",
+    "contract_without_expand",
+    "edited",
+    "out_of_order",
+    "drift",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +78,16 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why the pending revisions can't be applied."""
+    """Why the pending revisions can't be applied; or, where it doesn't refuse, what is to be known before they are."""
 
     kind: ProblemKind
     revision: str | None
     message: str
+    refuses: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `migrate plan`."""
-        return {"kind": self.kind, "revision": self.revision, "message": self.message}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 from chanuka_ops import errors
@@ -16,6 +17,7 @@ from chanuka_ops.migrator.model import Direction, Plan, Problem, Revision, Scrip
 
 BASE = "base"
 HEAD = "head"
+_BRANCHES = 2
 # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 BACKOFF = Backoff(first_s=0.4, most_s=5.0)
 _RETRIED = {
@@ -44,9 +46,17 @@ def ancestry(scripts: Sequence[Script], revisions: Iterable[str]) -> set[str]:
 
 
 def build_plan(
-    scripts: Sequence[Script], current: Sequence[str], *, directory: str, unreadable: Sequence[str] = ()
+    scripts: Sequence[Script],
+    current: Sequence[str],
+    *,
+    directory: str,
+    unreadable: Sequence[str] = (),
+    recorded: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Say what is pending. `scripts` come parents first; `current` is what the database's version table holds."""
+    """Say what is pending. `scripts` come parents first; `current` is what the database's version table holds.
+
+    `recorded` is the journal's: the SHA-256 that each applied revision's file had when it was applied.
+    """
     done = ancestry(scripts, current)
     pending = tuple(
         Revision(s.revision, s.doc, s.sha256, s.up.destructive, s.up.transactional, s.phase)
@@ -59,6 +69,8 @@ def build_plan(
     digest = hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
     problems = [Problem("unreadable", None, message) for message in unreadable]
     problems += _problems(scripts, heads, current, directory, readable=not unreadable)
+    problems += _edited(scripts, done, recorded or {})
+    problems += _out_of_order(scripts, done)
     return Plan(stands, heads, pending, tuple(problems), digest)
 
 
@@ -96,19 +108,76 @@ def _problems(
     return problems
 
 
+def _edited(scripts: Sequence[Script], done: Collection[str], recorded: Mapping[str, str]) -> Iterator[Problem]:
+    for script in scripts:
+        then = recorded.get(script.revision)
+        if script.revision in done and then is not None and then != script.sha256:
+            yield Problem(
+                "edited",
+                script.revision,
+                f"the file of revision {script.revision} was edited after it was applied (SHA-256 {then[:12]} then,"
+                f" {script.sha256[:12]} now): the database holds what it did then. Put the file back and write a new"
+                f" revision; or, if nothing that it does has changed, `chanuka-ops migrate accept {script.revision}`",
+            )
+
+
+def _out_of_order(scripts: Sequence[Script], done: Collection[str]) -> Iterator[Problem]:
+    """Name pending revisions beside which later ones were applied: two branches that a merge joins."""
+    for script in scripts:
+        if len(script.parents) < _BRANCHES or script.revision in done:
+            continue
+        below = ancestry(scripts, script.parents)
+        applied, pending = below & set(done), [s.revision for s in scripts if s.revision in below - set(done)]
+        shared = set.intersection(*(ancestry(scripts, [parent]) for parent in script.parents))
+        beside = [s.revision for s in scripts if s.revision in applied - shared]
+        late = [name for name in pending if name not in shared]
+        if beside and late:
+            yield Problem(
+                "out_of_order",
+                late[0],
+                f"{', '.join(late)} will be applied after {', '.join(beside)}, which another branch had first:"
+                f" {script.revision} joins them, and elsewhere the order may have been the other",
+                refuses=False,
+            )
+
+
+def drifted(plan: Plan, *, live_sha256: str, said: str | None, refuses: bool) -> Plan:
+    """Return the plan with the live schema in its hash; `said` is how that differs from the recorded one."""
+    digest = hashlib.sha256(f"{plan.plan_hash} {live_sha256}".encode()).hexdigest()
+    problems = plan.problems
+    if said is not None:
+        problems = (*problems, Problem("drift", plan.current, said, refuses=refuses))
+    return replace(plan, problems=problems, plan_hash=digest)
+
+
+def for_the_way_back(plan: Plan) -> Plan:
+    """Return the plan without what is no reason to stay: who rolls back an incident can't first put files in order."""
+    return replace(plan, problems=tuple(p for p in plan.problems if p.kind not in {"edited", "drift"}))
+
+
 def refusal(plan: Plan) -> errors.ChanukaError | None:
     """Return the error that the plan's first problem calls for, or None where nothing stands in the way."""
-    if not plan.problems:
+    refusing = [problem for problem in plan.problems if problem.refuses]
+    if not refusing:
         return None
     kinds: dict[str, type[errors.ChanukaError]] = {
         "no_revisions": errors.ConfigurationError,
         "unreadable": errors.ConfigurationError,
         "several_heads": errors.HeadsConflict,
-        "unknown_revision": errors.RefusedError,
         "contract_without_expand": errors.ConfigurationError,
     }
-    problem = plan.problems[0]
-    return kinds[problem.kind](f"{problem.message}. Nothing was changed.")
+    problem = refusing[0]
+    return kinds.get(problem.kind, errors.RefusedError)(f"{problem.message}. Nothing was changed.")
+
+
+def require_as_seen(steps: Sequence[Script], expected: Mapping[str, str]) -> None:
+    """Refuse to run what wasn't looked at before. Errors: `RefusedError` naming each revision."""
+    other = [script.revision for script in steps if expected.get(script.revision) != script.sha256]
+    if other:
+        raise errors.RefusedError(
+            f"{', '.join(other)}: another file, or another version of it, than was planned a moment ago. Nothing was"
+            " changed: plan again."
+        )
 
 
 def steps(scripts: Sequence[Script], current: Sequence[str], direction: Direction, to: str) -> list[Script]:

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from chanuka_ops.db import credentials
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator import rules
-from chanuka_ops.migrator.model import Applied, Direction, Entry, Migrated, Plan
+from chanuka_ops.migrator.model import Applied, Direction, Entry, Migrated, Plan, Revision
 from chanuka_ops.migrator.running.journal import Journal
 from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.scripts import locate
@@ -54,28 +54,39 @@ class Migrator:
         with context.scope(operation=OPERATION, database=self._manager.name):
             return self._plan()
 
-    def up(self, to: str = rules.HEAD, *, wait_s: float | None = None) -> Migrated:
+    def foresee(self, direction: Direction, to: str) -> tuple[Plan, tuple[Revision, ...]]:
+        """Say where the database stands and which revisions `up` or `down` would run; run nothing. Errors: as they."""
+        with context.scope(operation=OPERATION, database=self._manager.name):
+            child = _Child()
+            self._run(child, f"foresee_{direction}", to, PLAN_DEADLINE_S)
+            found = child.result("foreseen")
+        return Plan.from_json(found["plan"]), tuple(Revision(**step) for step in found["steps"])
+
+    def up(
+        self, to: str = rules.HEAD, *, wait_s: float | None = None, expected: Mapping[str, str] | None = None
+    ) -> Migrated:
         """Apply what is pending, up to a revision; wait for another operation on the database at most `wait_s`.
 
+        `expected`: the SHA-256 of each file by revision, as it was when it was allowed to run; another is refused.
         `to` is a revision, "head", or any of Alembic's other targets: "heads", "label@head", "+2", "a1+1".
         Errors: `LockHeld`, `HeadsConflict`, `RefusedError`, `ConfigurationError` (nothing was changed); `LockTimeout`,
         `MigrationFailed` (they name the revision, and say what remains of it); `OutcomeUnknown`.
         """
-        return self._move("up", to, wait_s)
+        return self._move("up", to, wait_s, expected=expected)
 
-    def down(self, to: str, *, wait_s: float | None = None) -> Migrated:
+    def down(self, to: str, *, wait_s: float | None = None, expected: Mapping[str, str] | None = None) -> Migrated:
         """Roll back to a revision, or to "base".
 
         Errors: as `up`.
         """
-        return self._move("down", to, wait_s)
+        return self._move("down", to, wait_s, expected=expected)
 
     def traced(self, direction: Direction, to: str, on_traced: OnTraced) -> Migrated:
         """Run a copy's revisions as `up` and `down` do, and call `on_traced` with what each statement did.
 
         It is called from a thread, also with what came before a failure. Errors: as `up`.
         """
-        return self._move(direction, to, None, on_traced)
+        return self._move(direction, to, None, on_traced=on_traced)
 
     def preview(self, direction: Direction, to: str) -> str:
         """Return the SQL that `up` or `down` would run. Takes no lock, runs nothing.
@@ -110,15 +121,32 @@ class Migrator:
         self._run(child, "plan", None, PLAN_DEADLINE_S)
         return Plan.from_json(child.result("plan")["plan"])
 
+    def accept(self, revision: str) -> str:
+        """Take down that an applied revision's file may be as it is now; return what was taken down.
+
+        Errors: `RefusedError` where it wasn't edited; `LockHeld`.
+        """
+        with context.scope(operation=OPERATION, database=self._manager.name), operation_lock(self._manager):
+            child = _Child()
+            self._run(child, "accept", revision, PLAN_DEADLINE_S)
+            return str(child.result("resolved")["message"])
+
     def _move(
-        self, direction: Direction, to: str, wait_s: float | None, on_traced: OnTraced | None = None
+        self,
+        direction: Direction,
+        to: str,
+        wait_s: float | None,
+        *,
+        on_traced: OnTraced | None = None,
+        expected: Mapping[str, str] | None = None,
     ) -> Migrated:
         name = self._manager.name
         wait_s = self._settings.wait_s if wait_s is None else wait_s
         with context.scope(operation=OPERATION, database=name), operation_lock(self._manager, wait_s=wait_s):
             child = _Child(on_traced)
             with self._session_ended(child):
-                self._run(child, direction, to, self._settings.deadline_s, trace=on_traced is not None)
+                more = {"trace": on_traced is not None, "expected": None if expected is None else dict(expected)}
+                self._run(child, direction, to, self._settings.deadline_s, **more)
             planned, done = child.result("planned"), child.result("done")
         log.info(
             "database %s stands at %s (%d revisions %s)",

@@ -6,7 +6,7 @@ Where no database is configured, the embedded server is used, and runs for as lo
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -23,8 +23,9 @@ from chanuka_ops.db.asking import Probe
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.health import service as health_service
 from chanuka_ops.health.model import HealthReport
-from chanuka_ops.migrator import rules
-from chanuka_ops.migrator.model import Direction, Entry, Migrated
+from chanuka_ops.migrator import drift
+from chanuka_ops.migrator import rules as migration_rules
+from chanuka_ops.migrator.model import Direction, Entry, Migrated, Revision
 from chanuka_ops.migrator.model import Plan as MigrationPlan
 from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.service import Migrator
@@ -89,37 +90,38 @@ class DatabaseOrchestrator:
             budget = {"needed": counted.needed, "available": counted.available, "fits": counted.fits}
         return {"database": self.name, **found, "budget": budget}
 
-    def setup(self) -> tuple[bool, Migrated]:
-        """Make the database if it isn't there, and migrate it to the newest revision: (whether it was made, steps).
-
-        Errors: `ConnectError`, `PermissionDenied`, and those of `migrate`.
-        """
-        created = create_database(self.name, self.manager.settings)
-        return created, self.migrate()
-
     def migration_plan(self) -> MigrationPlan:
-        """Say what is pending. Errors: `ConnectError`, `ConfigurationError`."""
+        """Say what is pending, and whether the schema is as the last run left it.
+
+        Errors: `ConnectError`, `ConfigurationError`.
+        """
         with context.scope(operation="migrate"):
-            return self.migrator.plan()
+            return self._with_drift(self.migrator.plan())
 
-    def migrate(self, to: str = "head") -> Migrated:
-        """Migrate up to a revision. Errors: `LockHeld`, `HeadsConflict`, `LockTimeout`, `MigrationFailed`."""
-        with context.scope(operation="migrate"), self._alone(self.settings.operations.migration.wait_s):
-            return self.migrator.up(to)
-
-    def expand(self) -> Migrated:
-        """Migrate up to the first revision that takes something away, and not past it. Errors: as `migrate`."""
-        plan = self.migration_plan()
-        refused = rules.refusal(plan)
-        if refused is not None:
+    def foresee(self, direction: Direction, to: str) -> tuple[MigrationPlan, tuple[Revision, ...]]:
+        """Say where the database stands and which revisions a migration would run. Errors: as `run_migrations`."""
+        with context.scope(operation="migrate"):
+            plan, steps = self.migrator.foresee(direction, to)
+            seen = self._with_drift(plan)
+        if direction == "up" and (refused := migration_rules.refusal(seen)) is not None:
             raise refused
-        to = rules.before_contract(plan)
-        return self.migrate(to) if to is not None else Migrated(plan.current, plan.current, ())
+        return seen, steps
 
-    def roll_back(self, to: str) -> Migrated:
-        """Migrate down to a revision. Errors: as `migrate`."""
-        with context.scope(operation="rollback"), self._alone(self.settings.operations.migration.wait_s):
-            return self.migrator.down(to)
+    def run_migrations(self, direction: Direction, to: str, *, expected: Mapping[str, str] | None = None) -> Migrated:
+        """Migrate, and record the schema as it is then. No gate: `applying.migrate` is what both faces call.
+
+        Errors: `LockHeld`, `HeadsConflict`, `RefusedError`, `LockTimeout`, `MigrationFailed`, `OutcomeUnknown`.
+        """
+        operation = "migrate" if direction == "up" else "rollback"
+        with context.scope(operation=operation), self._alone(self.settings.operations.migration.wait_s):
+            migrated = (
+                self.migrator.up(to, expected=expected)
+                if direction == "up"
+                else self.migrator.down(to, expected=expected)
+            )
+            if migrated.applied:
+                self._record_schema(migrated.after)
+        return migrated
 
     def migration_preview(self, direction: Direction, to: str) -> str:
         """Return the SQL that a migration would run. Errors: as `migrate`; nothing is run."""
@@ -128,6 +130,10 @@ class DatabaseOrchestrator:
     def migration_history(self) -> list[Entry]:
         """Return the runs of revisions, newest first. Errors: `ConnectError`."""
         return self.migrator.history()
+
+    def accept_migration(self, revision: str) -> str:
+        """Take down that an applied revision's edited file may be as it is. Errors: `RefusedError`, `LockHeld`."""
+        return self.migrator.accept(revision)
 
     def resolve_migration(self, resolution: Resolution) -> str:
         """Take down a person's word on a revision that was broken off. Errors: `RefusedError`, `LockHeld`."""
@@ -188,6 +194,33 @@ class DatabaseOrchestrator:
     def backup_list(self) -> list[Listed]:
         """List this database's backups. Errors: `StoreError`."""
         return self.backups.catalogue(self.name)
+
+    def _with_drift(self, plan: MigrationPlan) -> MigrationPlan:
+        migration = self.settings.operations.migration
+        if migration.on_drift == "off":
+            return plan
+        try:
+            return self._drift().compared(plan)
+        except (errors.ToolMissing, errors.ToolFailed, errors.ToolTooOld, errors.DatabaseError) as failure:
+            return drift.unknown(plan, failure, migration)
+
+    def _record_schema(self, revision: str | None) -> None:
+        """Record what the next plan compares with. The migration is done: what fails here is told, not raised."""
+        if self.settings.operations.migration.on_drift == "off":
+            return
+        try:
+            self._drift().record(revision)
+        except (errors.ToolMissing, errors.ToolFailed, errors.ToolTooOld, errors.DatabaseError) as failure:
+            log.warning("the schema after the migration was not recorded, so drift won't be seen: %s", failure,
+                        extra={"event": "migrate.drift"})  # fmt: skip
+
+    def _drift(self) -> drift.Drift:
+        tools = binaries.find(
+            configured=self.settings.postgres.bin_dir,
+            server_major=self.manager.probe().major,
+            programs=(*binaries.CLIENT,),
+        )
+        return drift.Drift(self.manager, self.settings.operations.migration, tools)
 
     @contextmanager
     def _alone(self, wait_s: float) -> Iterator[None]:

@@ -15,7 +15,7 @@ from chanuka_ops.dataset import service as dataset
 from chanuka_ops.dataset.model import DatasetSummary
 from chanuka_ops.db.asking import Probe
 from chanuka_ops.migrator.model import Migrated
-from chanuka_ops.orchestrators import nightly, reporting
+from chanuka_ops.orchestrators import applying, nightly, reporting
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator, default_report_path
 from chanuka_ops.orchestrators.nightly import Cycle
 from chanuka_ops.orchestrators.steps import Step, Steps
@@ -61,7 +61,7 @@ def demonstrate(settings: Settings, name: str, *, scale: int, on_step: Callable[
             lambda opened: _server_said(opened.probe()),
         )
         _refuse_foreign(orchestrator)
-        steps.run("migrate", orchestrator.migrate, _migrate_said)
+        steps.run("migrate", lambda: applying.migrate(orchestrator, "up", "head").migrated, _migrate_said)
         steps.run("data", lambda: _load(orchestrator, scale), _data_said)
         cycle = nightly.cycle(orchestrator, steps)
         _prove_from_afar(orchestrator, steps)

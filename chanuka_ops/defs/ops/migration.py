@@ -6,6 +6,7 @@ from pydantic import Field
 from chanuka_ops.defs.assets import schema_key
 from chanuka_ops.defs.resources import DatabaseResource
 from chanuka_ops.migrator.model import Migrated
+from chanuka_ops.orchestrators import applying
 
 
 class MigrateConfig(dg.Config):
@@ -18,17 +19,17 @@ class MigrateConfig(dg.Config):
 def apply_migrations(context: dg.OpExecutionContext, db: DatabaseResource, config: MigrateConfig) -> None:
     """Migrate up."""
     with db.working():
-        migrated = db.orchestrator.migrate(config.to)
-    _report(context, db, migrated)
+        run = applying.migrate(db.orchestrator, "up", config.to)
+    _report(context, db, run.migrated)
 
 
 @dg.op(tags={"kind": "migration"})
 def set_up_database(context: dg.OpExecutionContext, db: DatabaseResource) -> None:
     """Make the database if it isn't there, and migrate it to the newest revision."""
     with db.working():
-        created, migrated = db.orchestrator.setup()
+        created, run = applying.set_up(db.orchestrator)
     context.log.info("the database was made" if created else "the database was there")
-    _report(context, db, migrated)
+    _report(context, db, run.migrated)
 
 
 def _report(context: dg.OpExecutionContext, db: DatabaseResource, migrated: Migrated) -> None:

@@ -27,7 +27,8 @@ from chanuka_ops.sql import catalog
 
 MESSAGE_MAX = 500
 _TABLES = (
-    "journal_schema", "journal_entries_table", "journal_steps_table", "journal_steps_index", "journal_acts_table",
+    "journal_schema", "journal_entries_table", "journal_steps_table", "journal_steps_index", "journal_schemas_table",
+    "journal_acts_table",
 )  # fmt: skip
 _WITHIN_A_RUN = {"journal_begin", "journal_next", "journal_steps", "journal_step_ended", "journal_end"}
 
@@ -162,6 +163,28 @@ class Journal:
     def forget(self, revision: str, message: str) -> None:
         """Write a person's word that nothing is left of a revision's runs."""
         self._do("journal_forget", revision=revision, message=message)
+
+    def applied(self) -> dict[str, str]:
+        """Return the SHA-256 that each applied revision's file had, by revision; none where there is no journal."""
+        if not self.exists():
+            return {}
+        return {row.revision: row.sha256 for row in self._do("journal_applied") if row.direction == "up"}
+
+    def accept_edit(self, revision: str, sha256: str, message: str) -> None:
+        """Write a person's word that an applied revision's file may be as it is now."""
+        who = context.current()
+        host = platform.node()
+        self._do("journal_accepted", run_id=who.run_id, actor=who.actor, host=host, revision=revision, sha256=sha256,
+                 message=message)  # fmt: skip
+
+    def record_schema(self, revision: str | None, tool_major: int, fingerprint: dict[str, Any]) -> None:
+        """Write what the schema is after a run, as `SchemaFingerprint.to_json` says it."""
+        run_id, said = context.current().run_id, json.dumps(fingerprint)
+        self._do("journal_schema_record", run_id=run_id, revision=revision, tool_major=tool_major, fingerprint=said)
+
+    def newest_schema(self) -> Row[Any] | None:
+        """Return what the schema was after the newest run, or None."""
+        return self._do("journal_schema_newest").first() if self.exists() else None
 
     def history(self, most: int) -> Sequence[Row[Any]]:
         """Return the newest runs; none where there is no journal."""

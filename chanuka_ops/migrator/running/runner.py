@@ -6,7 +6,7 @@ password, which belongs in no argument list and no environment). Standard output
 
     planned {from, steps} · attempt {revision, attempt, pid} · retry {revision, attempt, blockers}
     progress {label, done, total, unit} · applied {revision, seconds, attempts} · done {to} · plan {plan}
-    traced {statement} · preview {sql} · resolved {message} · error {error, message, sqlstate}
+    foreseen {plan, steps} · traced {statement} · preview {sql} · resolved {message} · error {error, message, sqlstate}
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from alembic.util import CommandError
 
 from chanuka_ops import context, errors, logs
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
-from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.rehearsal.watching import tracing
+from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.running.steps import Steps
 from chanuka_ops.migrator.scripts import load
 
@@ -64,12 +64,17 @@ def _act(steps: Steps, request: dict[str, Any], emit: Callable[[dict[str, Any]],
     action, to = request["action"], request["to"]
     if action == "plan":
         emit({"event": "plan", "plan": steps.plan().to_json()})
+    elif action.startswith("foresee_"):
+        plan, ahead = steps.foresee(action.removeprefix("foresee_"), to)
+        emit({"event": "foreseen", "plan": plan.to_json(), "steps": [step.to_json() for step in ahead]})
     elif action.startswith("preview_"):
         emit({"event": "preview", "sql": steps.preview(action.removeprefix("preview_"), to)})
     elif action == "resolve":
         emit({"event": "resolved", "message": steps.resolve(Resolution(**request["resolution"]))})
+    elif action == "accept":
+        emit({"event": "resolved", "message": steps.accept(to)})
     else:
-        steps.move(action, to)
+        steps.move(action, to, request.get("expected"))
 
 
 def _tell(emit: Callable[[dict[str, Any]], None], step: context.Progress) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext
 
+from chanuka_ops import errors
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
 from chanuka_ops.migrator import rules
-from chanuka_ops.migrator.model import Direction, Plan, Script
+from chanuka_ops.migrator.model import Direction, Plan, Revision, Script
 from chanuka_ops.migrator.running import preview, settling, targets
 from chanuka_ops.migrator.running.blockers import BlockerWatch
 from chanuka_ops.migrator.running.environment import Environment
@@ -59,13 +60,26 @@ class Steps:
         """Say what is pending."""
         return self._plan(self.current())
 
-    def move(self, direction: Direction, to: str) -> None:
+    def foresee(self, direction: Direction, to: str) -> tuple[Plan, list[Revision]]:
+        """Say what `move` would run, each with what that way of it does. Errors: as `move`; nothing is run."""
+        before, steps = self._steps(direction, to)
+        natures = [(step, step.nature(direction)) for step in steps]
+        return self._plan(before), [
+            Revision(step.revision, step.doc, step.sha256, nature.destructive, nature.transactional, step.phase)
+            for step, nature in natures
+        ]
+
+    def move(self, direction: Direction, to: str, expected: Mapping[str, str] | None = None) -> None:
         """Take the database to `to`, a step at a time, each step an event.
+
+        `expected` is the SHA-256 of each file by revision, as they were looked at: no other is run.
 
         Errors: what `rules.refusal` and `targets.steps` say; `RefusedError` for what an earlier run has left open;
         `LockTimeout`; `MigrationFailed`; `OutcomeUnknown`.
         """
         before, steps = self._steps(direction, to)
+        if expected is not None:
+            rules.require_as_seen(steps, expected)
         with Journal(self._manager, self._settings) as journal:
             journal.prepare()
             applied = rules.ancestry(self._files.scripts, before)
@@ -99,9 +113,23 @@ class Steps:
             settling.settle(self._manager, journal, self._settings, applied)
             return resolve(journal, self._files.scripts, resolution)
 
+    def accept(self, revision: str) -> str:
+        """Take down that an applied revision's file may be as it is now; return what was taken down.
+
+        Errors: `RefusedError` where it wasn't edited.
+        """
+        edited = {problem.revision for problem in self.plan().problems if problem.kind == "edited"}
+        if revision not in edited:
+            raise errors.RefusedError(f"revision {revision} was not edited after it was applied: nothing to accept")
+        sha256 = self._files.script(revision).sha256
+        with Journal(self._manager, self._settings) as journal:
+            journal.accept_edit(revision, sha256, "its edited file was accepted")
+        return f"the file of revision {revision} is accepted as it is now (SHA-256 {sha256[:12]})"
+
     def _steps(self, direction: Direction, to: str) -> tuple[tuple[str, ...], list[Script]]:
         before = self.current()
-        refused = rules.refusal(targets.meant(self._plan(before), direction, to))
+        plan = targets.meant(self._plan(before), direction, to)
+        refused = rules.refusal(plan if direction == "up" else rules.for_the_way_back(plan))
         if refused is not None:
             raise refused
         return before, targets.steps(self._files, before, direction, to)
@@ -115,7 +143,11 @@ class Steps:
 
     def _plan(self, current: tuple[str, ...]) -> Plan:
         files = self._files
-        return rules.build_plan(files.scripts, current, directory=files.path, unreadable=files.unreadable)
+        with Journal(self._manager, self._settings) as journal:
+            recorded = journal.applied()
+        return rules.build_plan(
+            files.scripts, current, directory=files.path, unreadable=files.unreadable, recorded=recorded
+        )
 
     def _run(self, steps: Sequence[Script], direction: Direction, journal: Journal, watch: BlockerWatch) -> None:
         bench = Bench(self._manager, self._settings, self._files, self._environment, journal, watch, self._emit)

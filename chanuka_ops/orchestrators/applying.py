@@ -1,0 +1,121 @@
+"""A migration of a database: gate → apply → look at what it left. What both faces call.
+
+The gate's verdict is on files as they were then; another file, or another version of one, is not run.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from chanuka_ops import context, errors
+from chanuka_ops.health.model import HealthReport
+from chanuka_ops.migrator import aftermath, rules
+from chanuka_ops.migrator.aftermath import Left
+from chanuka_ops.migrator.model import Direction, Migrated
+from chanuka_ops.orchestrators.database import DatabaseOrchestrator, create_database
+from chanuka_ops.orchestrators.gating import Gate, Seen
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A migration that went through, and what was found before and after it. `seen` is None where no gate asks.
+
+    `left` is what it left unfinished: new invalid indexes, NOT VALID constraints, foreign keys without an index.
+    """
+
+    migrated: Migrated
+    seen: Seen | None
+    left: tuple[Left, ...]
+    health: HealthReport | None
+    started_at: datetime
+    ended_at: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `migrate up` and `migrate down`."""
+        return {
+            **self.migrated.to_json(),
+            "gate": None if self.seen is None else self.seen.verdict.to_json(),
+            "left": [item.to_json() for item in self.left],
+            "health": None if self.health is None else str(self.health.status),
+        }
+
+
+def migrate(database: DatabaseOrchestrator, direction: Direction, to: str) -> Run:
+    """Migrate one database, if the gate lets it.
+
+    Errors: `RefusedError` with all of the gate's reasons, and nothing was changed; those of
+    `DatabaseOrchestrator.run_migrations`. Where a run of several revisions fails and operations.migration.on_failure is
+    roll_back, those before the failed one are taken back, and the error says so.
+    """
+    started_at = datetime.now(UTC)
+    gate, migration = Gate(database), database.settings.operations.migration
+    asked = not gate.asks_nothing or migration.on_drift == "refuse" or migration.on_failure == "roll_back"
+    seen = gate.look(direction, to) if asked else None  # a look is a process of its own: it takes its time
+    if seen is not None and not seen.verdict.allowed:
+        raise errors.RefusedError(f"{seen.verdict.words()}. Nothing was changed.")
+    before = _unfinished(database)
+    try:
+        migrated = database.run_migrations(direction, to, expected=None if seen is None else seen.expected)
+    except (errors.MigrationFailed, errors.LockTimeout) as failure:
+        if direction == "up" and seen is not None:
+            _roll_back(database, seen.plan.current, failure)
+        raise
+    health, left = None, tuple[Left, ...]()
+    if migrated.applied:
+        health, left = _health(database), aftermath.compare(before, _unfinished(database))
+    return Run(migrated, seen, left, health, started_at, datetime.now(UTC))
+
+
+def expand(database: DatabaseOrchestrator) -> Run:
+    """Migrate up to the first revision that takes something away, and not past it. Errors: as `migrate`."""
+    plan = database.migration_plan()
+    refused = rules.refusal(plan)
+    if refused is not None:
+        raise refused
+    return migrate(database, "up", rules.before_contract(plan) or plan.current or rules.BASE)
+
+
+def set_up(database: DatabaseOrchestrator) -> tuple[bool, Run]:
+    """Make the database if it isn't there, and migrate it to the newest revision: (whether it was made, the run).
+
+    Errors: `ConnectError`, `PermissionDenied`, and those of `migrate`.
+    """
+    created = create_database(database.name, database.manager.settings)
+    return created, migrate(database, "up", rules.HEAD)
+
+
+def _roll_back(database: DatabaseOrchestrator, before: str | None, failure: errors.ChanukaError) -> None:
+    """Go back to where the run began, if the policy says so. Errors: the failure again, saying what became of it."""
+    if database.settings.operations.migration.on_failure != "roll_back":
+        return
+    stands = database.migration_plan().current
+    if stands == before:
+        return
+    where = before or rules.BASE
+    try:
+        database.run_migrations("down", where)
+    except errors.ChanukaError as again:
+        raise type(failure)(f"{failure} Rolling back to {where} failed too: {again}") from failure
+    raise type(failure)(f"{failure} What came before it was rolled back: the database stands at {where}.") from failure
+
+
+def _unfinished(database: DatabaseOrchestrator) -> frozenset[Left]:
+    with database.manager.transaction(read_only=True) as connection:
+        return aftermath.look(connection)
+
+
+def _health(database: DatabaseOrchestrator) -> HealthReport | None:
+    """Check the database's health after a migration; None where that is switched off, or can't be done."""
+    if not database.settings.features.health_monitoring:
+        return None
+    with context.scope(operation="migrate"):
+        try:
+            return database.health()
+        except errors.ChanukaError as failure:
+            log.warning("the health after the migration isn't known: %s", failure, extra={"event": "migrate.health"})
+            return None
