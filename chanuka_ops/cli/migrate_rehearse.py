@@ -77,6 +77,8 @@ def _print(face: Face, rehearsed: Rehearsed) -> None:
     restored = document["schema_restored"]
     if restored is not None:
         face.say(f"the schema after the way down: {'as before' if restored else 'not as before'}")
+    if not document["statements"] and rehearsed.passed:
+        face.say("nothing was pending, so nothing was rehearsed")
     for warning in rehearsed.warnings:
         face.warn(warning)
     face.say(f"{document['impact']}: {rehearsed.ran.problem() or 'nothing failed'}")

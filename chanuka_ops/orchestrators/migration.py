@@ -74,7 +74,7 @@ class Rehearsed:
             "untouched_tables_unchanged": unchanged,
             "untouched_tables": ran.untouched_tables,
             "changed_tables": list(ran.changed_tables or ()),
-            "impact": rules.worst(ahead),
+            "impact": "error" if ran.leg(UP) is False else rules.worst(ahead),
             "locks": rules.all_locks(ahead),
             "blocks": max((item.blocks for item in ahead), key=len, default=""),
             "rewritten": sorted({name for item in ahead for name in item.rewritten}),

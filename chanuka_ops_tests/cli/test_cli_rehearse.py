@@ -72,6 +72,7 @@ def test_an_error_ends_it(desk: Desk) -> None:
     assert ran.status == 1
     assert 'line 3: relation "nobody" does not exist' in ran.stdout
     assert "bills: AccessExclusiveLock" in ran.stdout
+    assert json.loads(records(desk)[-1].read_text())["impact"] == "error"
     assert desk("migrate", "rehearse", "--sql", script(desk, "\\copy bills from 'x'")).status == 2
     assert desk("migrate", "rehearse", "--down-sql", sql).status == 2
 
