@@ -35,6 +35,7 @@ from chanuka_ops.postgres.server import scratch
 
 LISTED = 5000
 LISTING_LIMIT_S = 1.0
+LOOKS = 12  # at each of them, as a weekly drill of a quarter leaves
 MEMORY_LIMIT_MB = 150
 
 
@@ -170,7 +171,7 @@ class Bench:
             )
 
     def listing_s(self) -> float:
-        """List thousands of backups like this one."""
+        """List thousands of backups like this one, each with a dozen looks as evidence."""
         manifest, status = self.orchestrator.backups.show(self.backup_id)
         root = self.work / "many"
         for number in range(LISTED):
@@ -179,7 +180,8 @@ class Bench:
             one = manifest.model_copy(update={"backup_id": backup_id, "created_at": at})
             content, _ = documents.first_documents(one)
             summary = documents.summary(one, content)
-            update = {"backup_id": backup_id, "summary": summary, "tier": Tier.PROVEN}
+            evidence = (status.evidence * LOOKS)[-LOOKS:]
+            update = {"backup_id": backup_id, "summary": summary, "tier": Tier.PROVEN, "evidence": evidence}
             directory = root / "main" / backup_id
             directory.mkdir(parents=True)
             (directory / documents.MANIFEST).write_bytes(content)
