@@ -31,7 +31,15 @@ _D = TypeVar("_D", bound=Document)
 
 def seal(document: Mapping[str, Any]) -> bytes:
     """Write a document as canonical JSON with its seal: the SHA-256 of the same without that line."""
-    return _canonical({**document, _SEAL: hashlib.sha256(_canonical(document)).hexdigest()})
+    body = _canonical(document)
+    line = f' "{_SEAL}": "{hashlib.sha256(body).hexdigest()}"'.encode()
+    following = min((key for key in document if key > _SEAL), default=None)
+    if following is not None:
+        place = body.index(f"\n {json.dumps(following)}: ".encode()) + 1
+        return body[:place] + line + b",\n" + body[place:]
+    if not document:
+        return b"{\n" + line + b"\n}\n"
+    return body.removesuffix(b"\n}\n") + b",\n" + line + b"\n}\n"
 
 
 def unseal(content: bytes) -> dict[str, Any]:
