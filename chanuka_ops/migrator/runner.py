@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from alembic.util import CommandError
 
-from chanuka_ops import context, errors, logs
+from chanuka_ops import context, errors, interrupts, logs
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
 from chanuka_ops.migrator.scripts import load
 from chanuka_ops.migrator.steps import Steps
@@ -35,7 +35,7 @@ def main() -> int:
     try:
         request = json.load(sys.stdin)
         logs.configure(level=request["log_level"])
-        with context.scope(**request["context"]):
+        with context.scope(**request["context"]), interrupts.kept():
             _work(request, emit)
     except KeyboardInterrupt:
         return _fail(emit, errors.Interrupted("the migration was interrupted; the step under way was rolled back"))
