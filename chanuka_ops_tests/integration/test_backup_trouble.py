@@ -185,7 +185,7 @@ def test_a_deadline_ends_a_backup(serve: Serve, large: DatabaseSettings) -> None
     start = time.monotonic()
     with pytest.raises((errors.ToolFailed, errors.StatementTimeout)):
         create(service, large)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
     assert_nothing_left(service)
 
 
