@@ -24,14 +24,13 @@ from typing import IO
 
 from chanuka_ops import errors, interrupts
 from chanuka_ops.logs import redact
+from chanuka_ops.postgres import waiting
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 10.0
 KEPT_LINES = 200
 MEANWHILE_S = 0.25
-_FIRST_LOOK_S = 0.0005
-_LAST_LOOK_S = 0.05
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM})
@@ -144,10 +143,9 @@ class Running:
 
     def _await(self, timeout_s: float) -> int | None:
         """Wait for its exit status, which is returned; None where the time is up."""
-        deadline, pause_s = time.monotonic() + timeout_s, _FIRST_LOOK_S
+        deadline = time.monotonic() + timeout_s
         while (status := self._status()) is None and (left_s := deadline - time.monotonic()) > 0:
-            time.sleep(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, _LAST_LOOK_S)
+            waiting.until_ended(self.pid, left_s)
         return status
 
     def _end_group(self) -> None:
