@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from sqlalchemy.engine import Connection
 
-from chanuka_ops import context, errors
+from chanuka_ops import context, errors, interrupts
 from chanuka_ops.context import Progress
 from chanuka_ops.db import engines
 
@@ -46,8 +46,16 @@ class Beside(Generic[T]):
         self.failure: BaseException | None = None
         self.failed_at_s: float | None = None
         self.step: Progress | None = None
+        self._begun = self._ended = False
+        self._working = threading.Lock()
+        self._working.acquire()
         self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True)
-        self._thread.start()
+
+    def start(self) -> None:
+        """Begin. An interrupt meets a thread that works, or none."""
+        with interrupts.held():
+            self._thread.start()
+            self._begun = True
 
     def _run(self) -> None:
         try:
@@ -56,6 +64,9 @@ class Beside(Generic[T]):
         except BaseException as failure:  # noqa: BLE001 - raised again in the main thread
             self.failed_at_s = time.monotonic()
             self.failure = failure
+        finally:
+            self._ended = True
+            self._working.release()
 
     def _hear(self, step: Progress) -> None:
         self.step = step
@@ -67,7 +78,7 @@ class Beside(Generic[T]):
     @property
     def under_way(self) -> bool:
         """Whether it still works."""
-        return self._thread.is_alive()
+        return self._begun and not self._ended
 
     def raise_if_failed(self) -> None:
         """Raise what it failed with, if it has."""
@@ -80,7 +91,7 @@ class Beside(Generic[T]):
         Errors: what it failed with; `StatementTimeout` past the moment `ends_s` of the monotonic clock.
         """
         while self.under_way:
-            self._thread.join(max(0.0, min(POLL_S, ends_s - time.monotonic())))
+            self._wait(max(0.0, min(POLL_S, ends_s - time.monotonic())))
             if self.under_way and time.monotonic() >= ends_s:
                 raise errors.StatementTimeout(
                     f"the {self._thread.name} was not done at the deadline, and was cancelled: raise"
@@ -98,15 +109,22 @@ class Beside(Generic[T]):
         try:
             while self.under_way and time.monotonic() < ends_s:
                 engines.cancel(self._raw)
-                self._thread.join(CANCEL_EVERY_S)
+                self._wait(CANCEL_EVERY_S)
         except BaseException:  # interrupted once more: whoever rolls back next must not wait for the thread's statement
             engines.abandon(self._raw)
             raise
         if self.under_way:
             engines.abandon(self._raw)
-            self._thread.join(CLOSED_WITHIN_S)
+            self._wait(CLOSED_WITHIN_S)
         if self.under_way:
             log.warning("the %s does not end", self._thread.name, extra={"event": "backup.stuck"})
+        elif self._begun:
+            self._thread.join(CANCEL_EVERY_S)  # for its last instructions
+
+    def _wait(self, timeout_s: float) -> None:
+        """Wait for its end. Not by `join`: a thread whose join is interrupted, Python 3.11 takes for ended."""
+        if self.under_way and self._working.acquire(timeout=timeout_s):
+            self._working.release()
 
 
 @contextmanager
@@ -118,6 +136,7 @@ def beside(connection: Connection, work: Callable[[GoOn], T], *, name: str) -> I
     """
     running = Beside(connection, work, name)
     try:
+        running.start()
         yield running
     finally:
         running.end()

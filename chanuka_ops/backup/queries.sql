@@ -70,6 +70,10 @@ select d.datname as name, d.datname = current_database() as own from pg_catalog.
 -- what: whether this role may read the passwords' hashes
 select pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'select')
 
+-- name: has_tablespaces
+-- what: whether the server has tablespaces of its own
+select exists (select 1 from pg_catalog.pg_tablespace where spcname !~ '^pg_')
+
 -- name: server_settings
 -- what: what the server's configuration says other than its defaults; file locations are the machine's own
 select s.name, pg_catalog.current_setting(s.name, true) as value, s.source from pg_catalog.pg_settings s

@@ -16,7 +16,7 @@ from types import FrameType
 import click
 from rich.text import Text
 
-from chanuka_ops import context, errors, logs
+from chanuka_ops import context, errors, interrupts, logs
 from chanuka_ops.cli import (
     backup,
     configuration,
@@ -119,7 +119,7 @@ def main() -> None:
         signal.signal(signal.SIGHUP, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no arrow is no reason to fail
-    with context.scope():
+    with context.scope(), interrupts.kept():
         code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

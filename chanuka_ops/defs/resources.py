@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from chanuka_ops import config, context, errors
+from chanuka_ops import config, context, errors, interrupts
 from chanuka_ops.logs import redact
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 
@@ -30,7 +30,7 @@ class DatabaseResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # it
 
         Errors: `dg.Failure` with a plain sentence.
         """
-        with _run_scope(context.run), readable(), _opened(self.database) as self._orchestrator:
+        with _run_scope(context.run), _plain(), _opened(self.database) as self._orchestrator:
             yield self
         self._orchestrator = None
 
@@ -45,7 +45,8 @@ class DatabaseResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # it
         asked: dg.RetryRequested | None = None
         failure: dg.Failure
         try:
-            yield
+            with interrupts.kept():
+                yield
         except errors.ChanukaError as error:
             failure = _failure(error)
             runs = self.orchestrator.settings.operations.runs
@@ -79,6 +80,16 @@ def _opened(database: str) -> Iterator[DatabaseOrchestrator]:
 
 @contextmanager
 def readable() -> Iterator[None]:
+    """Do an op's work in the block: our errors become `dg.Failure`, and no cancel of the run is lost.
+
+    The block must not yield to Dagster, which has handlers of its own for each part of an op.
+    """
+    with _plain(), interrupts.kept():
+        yield
+
+
+@contextmanager
+def _plain() -> Iterator[None]:
     """Turn our errors into `dg.Failure`: one sentence, its kind and exit code, no stack of causes, no secret.
 
     A refusal or a wrong setting won't go away by trying again, so it isn't retried.

@@ -17,13 +17,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from chanuka_ops import errors
+from chanuka_ops import errors, interrupts
 from chanuka_ops.logs import redact
+from chanuka_ops.postgres import waiting
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +71,6 @@ def die_with_parent(signal_number: int) -> Callable[[], None] | None:
     return ask_the_kernel
 
 
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until the block is over: for what is short, and would lose them."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 class Running:
     """A program under way. Use `started()`, which ends it however the block ends."""
 
@@ -109,7 +100,7 @@ class Running:
 
     def ended(self) -> bool:
         """Tell whether it has ended; if so, nobody of its group is left."""
-        if self._process.poll() is None:
+        if self._status() is None:
             return False
         self._end_group()
         return True
@@ -122,14 +113,12 @@ class Running:
         deadline = time.monotonic() + deadline_s
         while meanwhile is not None and time.monotonic() < deadline and not self.ended():
             meanwhile()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=MEANWHILE_S)
-        try:
-            status = self._process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+            self._await(MEANWHILE_S)
+        status = self._await(deadline - time.monotonic())
+        if status is None:
             self.stop()
             late = f"{self.name} ran past its deadline of {deadline_s:.0f} s and was stopped"
-            raise errors.ToolFailed(late) from None
+            raise errors.ToolFailed(late)
         self._end_group()  # whoever is left would keep its output open, and us waiting
         for reader in self._readers:
             reader.join(timeout=STOP_GRACE_S)
@@ -142,10 +131,22 @@ class Running:
         """End the whole group: TERM, wait, KILL. Safe to call at any time, more than once."""
         if not self.ended():
             _signal_group(self.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=STOP_GRACE_S)
+            self._await(STOP_GRACE_S)
         self._end_group()
-        self._process.wait()
+        while self._await(STOP_GRACE_S) is None:
+            pass
+
+    def _status(self) -> int | None:
+        """Return its exit status, None while it runs."""
+        with interrupts.held():  # in the midst it could leave Popen's own lock taken for ever
+            return self._process.poll()
+
+    def _await(self, timeout_s: float) -> int | None:
+        """Wait for its exit status, which is returned; None where the time is up."""
+        deadline = time.monotonic() + timeout_s
+        while (status := self._status()) is None and (left_s := deadline - time.monotonic()) > 0:
+            waiting.until_ended(self.pid, left_s)
+        return status
 
     def _end_group(self) -> None:
         """Kill, once, whoever of the group outlived its leader; later the number may be somebody else's."""
@@ -174,31 +175,30 @@ def started(
     """
     words = [str(word) for word in argv]
     name = Path(words[0]).name
-    # what Python runs around a fork swallows an interrupt that comes just then: it waits until the program is ours
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS if _libc is not None else ())
-    try:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env={**os.environ, "LC_MESSAGES": "C", **(env or {})},
-            cwd=cwd,
-            start_new_session=True,
-            pass_fds=pass_fds,
-            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls and no lock are safe after fork
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-        )
-    except OSError as error:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        raise errors.ToolFailed(f"{words[0]} can't be started: {error.strerror}") from None
-    running = Running(process, name, on_line, on_stderr)
-    try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with ExitStack() as stack:
+        # what Python runs around a fork ignores an interrupt that comes just then: it waits until the program is ours
+        with interrupts.held():
+            try:
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    env={**os.environ, "LC_MESSAGES": "C", **(env or {})},
+                    cwd=cwd,
+                    start_new_session=True,
+                    pass_fds=pass_fds,
+                    preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - system calls, no lock: safe after fork
+                    user=account.uid if account else None,
+                    group=account.gid if account else None,
+                    extra_groups=[] if account else None,
+                )
+            except OSError as error:
+                raise errors.ToolFailed(f"{words[0]} can't be started: {error.strerror}") from None
+            running = Running(process, name, on_line, on_stderr)
+            stack.callback(running.stop)
         log.debug("started %s as pid %d", name, process.pid, extra={"event": "tool.started"})
         if stdin is not None and process.stdin is not None:
             with suppress(BrokenPipeError):  # it ended without reading; its status says why
@@ -206,8 +206,6 @@ def started(
             with suppress(BrokenPipeError):
                 process.stdin.close()
         yield running
-    finally:
-        running.stop()
 
 
 def run(

@@ -85,8 +85,8 @@ def test_a_fingerprint_that_fails_stops_pg_dump_at_once(
         failing_after(0.1, monkeypatch, errors.PermissionDenied("public.big_0 can't be read")),
         pytest.raises(errors.PermissionDenied, match="big_0"),
     ):
-        take(large, compression="gzip", compression_level=9, jobs=1)  # for seconds, if it were let
-    assert time.monotonic() - start < 3
+        take(large, rate_limit="1MB")  # for more than a minute, if it were let
+    assert time.monotonic() - start < SLOW_VIEW_S / 2
     assert_nothing_runs(large)
 
 
@@ -107,7 +107,7 @@ def test_a_pg_dump_that_fails_cancels_the_fingerprint_at_once_and_is_told_in_its
         start = time.monotonic()
         with pytest.raises(errors.ToolFailed, match=r"pg_dump exited with 1: .*permission denied for table votes"):
             take(limited)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < SLOW_VIEW_S / 2
         assert_nothing_runs(small)
 
 
@@ -124,8 +124,8 @@ def test_an_interrupt_ends_both(
     execute(small, "create table filler as select g, md5(g::text) from generate_series(1, 400000) g")
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        take(small, compression="gzip", compression_level=9)
-    assert time.monotonic() - start < 8
+        take(small, rate_limit="1MB")  # so that the dump is under way still
+    assert time.monotonic() - start < SLOW_VIEW_S / 2
     assert_nothing_runs(small)
     assert not [thread for thread in threading.enumerate() if thread.name == dump.FINGERPRINT]
 
@@ -137,7 +137,7 @@ def test_the_deadline_bounds_the_fingerprint_too(
     start = time.monotonic()
     with pytest.raises(errors.StatementTimeout):
         take(small, deadline=1.5)
-    assert 1 < time.monotonic() - start < 6
+    assert 1 < time.monotonic() - start < SLOW_VIEW_S / 2
     assert_nothing_runs(small)
 
 
@@ -206,7 +206,7 @@ def test_an_alter_table_that_waits_behind_the_dump_holds_it_up_no_longer_than_th
             with (
                 ConnectionManager("alterer", small) as manager,
                 pytest.raises(errors.LockTimeout),
-                manager.transaction(lock_timeout_s=4) as connection,
+                manager.transaction(lock_timeout_s=8) as connection,
             ):
                 connection.exec_driver_sql("alter table votes add column more int")
 
@@ -217,7 +217,7 @@ def test_an_alter_table_that_waits_behind_the_dump_holds_it_up_no_longer_than_th
         start = time.monotonic()
         with pytest.raises(errors.LockTimeout, match="votes"):
             take(impatient)
-        assert time.monotonic() - start < 3.5
+        assert time.monotonic() - start < 7, "and not for as long as the ALTER TABLE"
         altering.join()
     assert_nothing_runs(small)
 

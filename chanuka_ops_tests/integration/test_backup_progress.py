@@ -61,7 +61,7 @@ def test_rows_bytes_and_the_time_left_are_told(
     assert all("MB written" in step.detail for step in rows)
     later = [step.eta_s for step in rows if step.eta_s is not None]
     assert later, "after two seconds there is evidence"
-    assert all(0 <= left_s < 10 for left_s in later)
+    assert all(0 <= left_s < 30 for left_s in later)
 
 
 def test_the_fingerprint_is_told_beside_the_dump_and_then_alone(
@@ -157,10 +157,8 @@ def test_a_watch_that_failed_doesnt_try_again(
     with Watch(gone, EVERYTHING, tmp_path, WATCHED_AS) as watch:
         watch.look(None)
         assert watch._blind
-        start = time.monotonic()
-        for _ in range(100):
-            watch.look(None)
-        assert time.monotonic() - start < 0.5
+        monkeypatch.setattr(watch, "_connect", lambda: pytest.fail("it tried again"))
+        watch.look(None)
 
 
 def test_looking_costs_little(watched: DatabaseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

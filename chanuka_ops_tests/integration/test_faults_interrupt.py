@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
+from chanuka_ops.backup.beside import GoOn, beside
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db import engines
 from chanuka_ops.db.manager import ConnectionManager
@@ -116,3 +119,44 @@ def test_an_interrupt_ends_the_query_on_a_server_that_lives(
     assert scalars(database, "select 1 from pg_class where relname = 'half_done'") == []
     with manager.transaction() as connection:
         assert connection.execute(text("select 1")).scalar_one() == 1
+
+
+class InterruptedStart(threading.Thread):
+    """A thread that is interrupted while it starts: whoever starts it waits just then."""
+
+    def _bootstrap_inner(self) -> None:
+        os.kill(os.getpid(), signal.SIGALRM)
+        time.sleep(0.05)
+        super()._bootstrap_inner()  # type: ignore[misc]  # threading's own
+
+
+@pytest.mark.parametrize("when", ["it starts", "it is waited for"])
+def test_an_interrupt_leaves_no_work_beside_on_the_connection(
+    manager: ConnectionManager, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both Python would have the main thread believe that nothing works: it was not started, or it has ended."""
+    ended: list[bool] = []
+
+    def work(connection: Connection) -> Callable[[GoOn], None]:
+        def sleep(_: GoOn) -> None:
+            try:
+                connection.execute(text("select pg_sleep(30)"))
+            finally:
+                ended.append(True)
+
+        return sleep
+
+    if when == "it starts":
+        monkeypatch.setattr("chanuka_ops.backup.beside.threading.Thread", InterruptedStart)
+    with interrupted(Stop) as took, manager.transaction() as connection:
+        monkeypatch.setattr("chanuka_ops.interrupts.INTERRUPTS", (signal.SIGALRM,))
+        try:
+            with beside(connection, work(connection), name="sleep") as sleeping:
+                signal.setitimer(signal.ITIMER_REAL, AFTER_S)
+                sleeping.result(ends_s=time.monotonic() + 30)
+        finally:
+            still_at_work = [thread for thread in threading.enumerate() if thread.name == "sleep"]
+            assert ended or not still_at_work
+            assert when == "it starts" or ended
+            assert still_at_work == []
+    assert took[0] < 10

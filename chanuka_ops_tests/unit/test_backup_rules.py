@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Literal
 
@@ -90,7 +91,9 @@ any_document = st.dictionaries(
 
 @given(document=any_document)
 def test_a_sealed_document_reads_back(document: dict[str, Any]) -> None:
-    assert documents.unseal(documents.seal(document)) == document
+    content = documents.seal(document)
+    assert documents.unseal(content) == document
+    assert content == (json.dumps(json.loads(content), sort_keys=True, indent=1) + "\n").encode()  # as it's documented
 
 
 @given(document=any_document, data=st.data())
@@ -130,6 +133,43 @@ def test_every_single_bit_of_a_sealed_document() -> None:
 def test_what_was_never_sealed(content: bytes) -> None:
     with pytest.raises(errors.BackupDamaged):
         documents.unseal(content)
+
+
+looks = st.builds(
+    Evidence,
+    at=st.datetimes(timezones=st.just(UTC)),
+    step=st.sampled_from(["verify", "drill"]),
+    passed=st.booleans(),
+    figures=any_document
+    | st.just({"figures": {"x": {"figures": {}}}, "y": '\n   "figures": {\n   }', "z": [{"figures": {"a": 1}}]}),
+)
+
+
+@given(evidence=st.lists(looks, max_size=4), tier=st.sampled_from(Tier))
+def test_a_glimpse_at_a_status_leaves_out_the_figures_and_nothing_else(evidence: list[Evidence], tier: Tier) -> None:
+    status = Status(backup_id=GOOD, tier=tier, evidence=tuple(evidence))
+    content = documents.seal(status.model_dump(mode="json"))
+    whole = Status.model_validate(documents.unseal(content))
+    bare = tuple(look.model_copy(update={"figures": {}}) for look in whole.evidence)
+    assert documents.opened(content, Status, GOOD, "status.json") == whole
+    assert documents.glimpsed(content, GOOD) == whole.model_copy(update={"evidence": bare})
+
+
+def test_every_single_byte_counts_at_a_glimpse_too() -> None:
+    look = Evidence(at=datetime(2026, 11, 22, tzinfo=UTC), step="drill", passed=True, figures={"rows": 123})
+    content = documents.seal(Status(backup_id=GOOD, evidence=(look,)).model_dump(mode="json"))
+    for place in range(len(content)):
+        damaged = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        with pytest.raises(errors.BackupDamaged):
+            documents.glimpsed(damaged, GOOD)
+
+
+def test_a_document_that_only_the_slower_parser_reads() -> None:
+    pin = {"reason": "\ud800", "at": "2026-11-22T00:00:00Z", "actor": "me"}
+    content = documents.seal({"backup_id": GOOD, "pin": pin})
+    for status in (documents.opened(content, Status, GOOD, "status.json"), documents.glimpsed(content, GOOD)):
+        assert status.pin is not None
+        assert status.pin.reason == "\ud800"
 
 
 def file(path: str, size: int = 1, sha256: str = "x") -> File:

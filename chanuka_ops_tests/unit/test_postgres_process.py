@@ -31,7 +31,7 @@ def test_output_and_status() -> None:
 def test_lines_come_as_they_are_written() -> None:
     lines: list[str] = []
     with process.started(["sh", "-c", "echo one; sleep 600"], on_line=lines.append):
-        assert process.wait_until(lambda: lines == ["one"], timeout_s=5)
+        assert process.wait_until(lambda: lines == ["one"], timeout_s=20)
 
 
 def test_a_failure_says_the_status_and_the_end_of_what_was_said() -> None:
@@ -75,7 +75,7 @@ def test_past_its_deadline_it_is_stopped() -> None:
     start = time.monotonic()
     with pytest.raises(errors.ToolFailed, match="sleep ran past its deadline of 0 s and was stopped"):
         process.run(["sleep", "600"], deadline_s=0.3)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20
 
 
 def test_the_deadline_holds_while_something_is_reported_meanwhile() -> None:
@@ -84,30 +84,30 @@ def test_the_deadline_holds_while_something_is_reported_meanwhile() -> None:
         process.started(["sleep", "600"]) as running,
         pytest.raises(errors.ToolFailed, match="deadline"),
     ):
-        running.wait(deadline_s=0.6, meanwhile=lambda: seen.append(time.monotonic()))
-    assert 2 <= len(seen) <= 4
+        running.wait(deadline_s=1.5, meanwhile=lambda: seen.append(time.monotonic()))
+    assert 2 <= len(seen) <= 7
 
 
 @pytest.mark.slow
 def test_a_stubborn_group_is_killed_to_the_last() -> None:
     lines: list[str] = []
     with process.started(["bash", "-c", STUBBORN], on_line=lines.append) as running:
-        assert process.wait_until(lambda: len(lines) == 2, timeout_s=5)
+        assert process.wait_until(lambda: len(lines) == 2, timeout_s=20)
         child = int(next(line for line in lines if line.startswith("child")).split()[1])
         assert alive(child)
         start = time.monotonic()
         running.stop()
         assert time.monotonic() - start >= process.STOP_GRACE_S - 0.5, "TERM first, and time to heed it"
     assert not alive(running.pid)
-    assert process.wait_until(lambda: not alive(child), timeout_s=2)
+    assert process.wait_until(lambda: not alive(child), timeout_s=20)
 
 
 def test_a_child_that_outlives_its_leader_is_killed_and_not_waited_for() -> None:
     start = time.monotonic()
     finished = process.run(["bash", "-c", '(trap "" TERM; exec sleep 600) & echo $!'], deadline_s=20)
     child = int(finished.stdout)
-    assert process.wait_until(lambda: not alive(child), timeout_s=2)
-    assert time.monotonic() - start < 5
+    assert process.wait_until(lambda: not alive(child), timeout_s=20)
+    assert time.monotonic() - start < 15, "its deadline is later"
 
 
 def test_an_error_in_the_block_ends_it() -> None:
@@ -119,7 +119,7 @@ def test_an_error_in_the_block_ends_it() -> None:
 def test_stopping_twice_is_harmless_and_touches_nobody_else() -> None:
     """Once it has ended, its number may be another group's: no signal goes there any more."""
     with process.started(["true"]) as running:
-        assert process.wait_until(running.ended, timeout_s=5)
+        assert process.wait_until(running.ended, timeout_s=20)
         running.stop()
         running.stop()
 
@@ -140,7 +140,7 @@ def test_it_ends_when_its_starter_is_killed() -> None:
         pid = int(starter.stdout.readline())
         assert alive(pid)
         starter.kill()
-    assert process.wait_until(lambda: not alive(pid), timeout_s=2)
+    assert process.wait_until(lambda: not alive(pid), timeout_s=20)
 
 
 def test_ctrl_c_of_a_terminal_does_not_reach_it_before_us() -> None:

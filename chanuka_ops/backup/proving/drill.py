@@ -43,6 +43,7 @@ _WRITABLE: Mapping[str, str] = {"default_transaction_read_only": "off"}  # whate
 _LIKE_PRODUCTION: Mapping[str, str] = {**SCRATCH_SETTINGS, "wal_level": "replica", "full_page_writes": "on"}
 _WITHOUT = ("--no-tablespaces", "--no-subscriptions")
 _NOTHING = ""  # a listing of no entries: of a database's own, pg_restore restores all the same
+_INITIAL_DATABASE = "postgres"
 _OF_EVERY_DATABASE = frozenset({"public", "pg_catalog"})
 
 
@@ -264,13 +265,19 @@ def _with_session(database: DatabaseSettings, session: Mapping[str, str]) -> Dat
 
 
 def _admin_database(server: Server, dbname: str) -> str:
-    """Make a database to connect to while the copy is made, and drop initdb's `postgres` if that is the copy's name."""
+    """Return the database to connect to while the copy is made: initdb's `postgres`.
+
+    If that is the copy's name, another one is made, and it is dropped.
+    """
+    if dbname != _INITIAL_DATABASE:
+        return _INITIAL_DATABASE
     name = server.superuser  # random, so no database of the source has it
-    for where, statement in (("postgres", "create_admin_database"), (name, "drop_database")):
+    for where, statement, named in (
+        (_INITIAL_DATABASE, "create_admin_database", name),
+        (name, "drop_database", dbname),
+    ):
         with ConnectionManager("scratch", server.settings(where)) as manager, manager.autocommit() as connection:
-            quoted = connection.execute(
-                text(load("chanuka_ops.backup").sql(statement)), {"name": name if where == "postgres" else dbname}
-            ).scalar_one()
+            quoted = connection.execute(text(load("chanuka_ops.backup").sql(statement)), {"name": named}).scalar_one()
             connection.exec_driver_sql(quoted, execution_options={"no_parameters": True})
     return name
 

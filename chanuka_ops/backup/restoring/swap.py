@@ -29,7 +29,7 @@ from typing import Literal
 from pydantic import ValidationError
 from sqlalchemy import text
 
-from chanuka_ops import errors
+from chanuka_ops import errors, interrupts
 from chanuka_ops.backup.boundaries import reached
 from chanuka_ops.backup.model import Document
 from chanuka_ops.backup.restoring.restored import Ended
@@ -251,12 +251,14 @@ def _ending(
                 time.sleep(_LOOK_S)
 
     ender = threading.Thread(target=end_them, name="chanuka-swap")
-    ender.start()
     try:
+        with interrupts.held():  # a thread that started and was forgotten would look for ever
+            ender.start()
         yield
     finally:
         done.set()
-        ender.join()
+        if ender.is_alive():
+            ender.join()
 
 
 def _kept(target: Target, ready: str) -> str:

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chanuka_ops import context, errors
+from chanuka_ops import context, errors, interrupts
 from chanuka_ops.backup.storing.bucket import Bucket, Object
 
 log = logging.getLogger(__name__)
@@ -75,12 +75,14 @@ class Lease:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep it alive in the block, and give it back."""
-        self._keeper.start()
         try:
+            with interrupts.held():
+                self._keeper.start()
             yield
         finally:
             self._ended.set()
-            self._keeper.join(_STANDS_ASIDE_S)
+            if self._keeper.is_alive():
+                self._keeper.join(_STANDS_ASIDE_S)
             self._give_back()
 
     def _keep(self) -> None:

@@ -15,9 +15,9 @@ the next one. Who reads a backup holds a shared flock on its manifest.
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -38,7 +38,6 @@ from chanuka_ops.backup.storing.store import Change, Condition
 log = logging.getLogger(__name__)
 
 _PARTIAL = ".partial"
-LISTING_THREADS = 4
 LISTING_SPAN = 100  # backups that a thread takes at a time
 
 
@@ -85,9 +84,12 @@ class LocalStore:
         Errors: `StoreError` where the store can't be read: a partial listing is never shown as a whole one.
         """
         directories = list(self._directories(database))
-        with ThreadPoolExecutor(max_workers=LISTING_THREADS) as pool:  # reading and hashing let the others go on
-            spans = [directories[start : start + LISTING_SPAN] for start in range(0, len(directories), LISTING_SPAN)]
-            return documents.newest_first(chain.from_iterable(pool.map(self._listed_of, spans)))
+        spans = [directories[start : start + LISTING_SPAN] for start in range(0, len(directories), LISTING_SPAN)]
+        # first what lets other threads go on, and nothing beside it: one that must wait for this one waits long
+        with ThreadPoolExecutor(max_workers=files.THREADS) as pool:
+            hashes = list(chain.from_iterable(pool.map(_manifest_hashes, spans)))
+        listed = map(self._listed, directories, hashes)
+        return documents.newest_first(one for one in listed if one is not None)
 
     def manifest(self, backup_id: str) -> Manifest:
         """Read a manifest.
@@ -198,18 +200,17 @@ class LocalStore:
                 flocks.remove(partials / backup_id, lock)
         log.info("backup %s deleted from %s", backup_id, self.root, extra={"event": "backup.deleted"})
 
-    def _listed_of(self, directories: Iterable[Path]) -> builtins.list[Listed]:
-        return [listed for directory in directories if (listed := self._listed(directory)) is not None]
-
-    def _listed(self, directory: Path) -> Listed | None:
+    def _listed(self, directory: Path, manifest_sha256: str | None) -> Listed | None:
         """Return a backup's line; None where it was deleted since its directory was found."""
         database, backup_id = directory.parent.name, directory.name
         try:
             rules.checked_id(backup_id)
-            content = _content(directory, MANIFEST)
-            status = documents.opened(_content(directory, STATUS), Status, backup_id, STATUS)
+            if manifest_sha256 is None:
+                _content(directory, MANIFEST)  # it says why
+            status = documents.glimpsed(_content(directory, STATUS), backup_id)
             summary = status.summary
-            if summary is None or hashlib.sha256(content).hexdigest() != summary.manifest_sha256:
+            if summary is None or manifest_sha256 != summary.manifest_sha256:
+                content = _content(directory, MANIFEST)
                 manifest = documents.opened(content, Manifest, backup_id, MANIFEST)
                 summary = documents.summary(manifest, content)
         except (errors.BackupDamaged, errors.BackupNotFound) as damage:
@@ -223,12 +224,11 @@ class LocalStore:
         try:
             if not self._is_made():
                 return
-            all_of_them = sorted(self.root.iterdir())  # first of all: a store that can't be read is not an empty one
-            databases = [self.root / database] if database else all_of_them
-            for parent in databases:
-                if parent.name.startswith(".") or not parent.is_dir():
-                    continue
-                yield from sorted(d for d in parent.iterdir() if d.is_dir() and not d.name.startswith("."))
+            all_of_them = _folders(self.root)  # first of all: a store that can't be read is not an empty one
+            for name in [database] if database else all_of_them:
+                parent = self.root / name
+                if not name.startswith(".") and parent.is_dir():
+                    yield from (parent / folder for folder in _folders(parent))
         except OSError as error:
             raise errors.StoreError(f"the backup store {self.root} can't be read: {error.strerror}") from None
 
@@ -258,6 +258,27 @@ class LocalStore:
 
     def _translated(self, what: str) -> AbstractContextManager[None]:
         return translated(self.root, what)
+
+
+def _folders(directory: Path) -> list[str]:
+    """Name a directory's visible directories, in order. Errors: `OSError`."""
+    with os.scandir(directory) as entries:
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry.path).is_dir())
+
+
+def _manifest_hashes(directories: Iterable[Path]) -> list[str | None]:
+    """Hash their manifests; None for one that can't be read."""
+    found: list[str | None] = []
+    for directory in directories:
+        try:
+            found.append(hashlib.sha256(files.content(f"{directory}/{MANIFEST}")).hexdigest())
+        except OSError:
+            found.append(None)
+    return found
 
 
 def _content(directory: Path, name: str) -> bytes:

@@ -101,7 +101,7 @@ def dump(manager: ConnectionManager, tools: Binaries, settings: BackupSettings, 
     with manager.transaction(isolation="REPEATABLE READ", read_only=True, profile=Profile.MAINTENANCE) as connection:
         if settings.role_passwords:
             server_globals.refuse_hidden_passwords(connection)
-        server_globals.write_settings(connection, directory)
+        server_globals.write(connection, directory)
         snapshot = str(connection.execute(text("select pg_export_snapshot()")).scalar_one())
         fingerprints.fix_settings(connection, deadline_s=settings.deadline_s)
         source = fingerprints.source(connection)

@@ -38,8 +38,10 @@ HEAD = """\
 def commands(
     database: DatabaseSettings, tools: Binaries, settings: BackupSettings, directory: Path
 ) -> Iterator[list[str | Path]]:
-    """Yield the commands that write roles and tablespaces."""
+    """Yield the commands that write roles and tablespaces, if these aren't there already."""
     for what, file in (("--roles-only", ROLES), ("--tablespaces-only", TABLESPACES)):
+        if (directory / file).exists():
+            continue
         yield [
             tools.path("pg_dumpall"),
             what,
@@ -60,14 +62,23 @@ def refuse_hidden_passwords(connection: Connection) -> None:
         )
 
 
-def write_settings(connection: Connection, directory: Path) -> None:
-    """Write the server's configuration, secrets left out. Errors: `StoreError`."""
+def write(connection: Connection, directory: Path) -> None:
+    """Write what needs no program: the server's configuration, secrets left out, and that it has no tablespaces.
+
+    Errors: `StoreError`.
+    """
+    if not connection.execute(text(load("chanuka_ops.backup").sql("has_tablespaces"))).scalar_one():
+        _write(directory / TABLESPACES, "-- The server had no tablespaces of its own.\n")
     rows = connection.execute(text(load("chanuka_ops.backup").sql("server_settings"))).all()
     lines = configuration((str(row.name), str(row.value or ""), str(row.source)) for row in rows)
+    _write(directory / SETTINGS, lines)
+
+
+def _write(path: Path, content: str) -> None:
     try:
-        (directory / SETTINGS).write_text(lines, encoding="utf-8", errors="surrogateescape")
+        path.write_text(content, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
-        raise errors.StoreError(f"{directory / SETTINGS} can't be written: {error.strerror}") from None
+        raise errors.StoreError(f"{path} can't be written: {error.strerror}") from None
 
 
 def configuration(settings: Iterable[tuple[str, str, str]]) -> str:

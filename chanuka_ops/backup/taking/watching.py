@@ -17,14 +17,13 @@ from typing import Self
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from chanuka_ops import context, errors
+from chanuka_ops import context, errors, interrupts
 from chanuka_ops.backup.taking.selection import Selection
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.context import Progress
 from chanuka_ops.db.engines import translated
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
-from chanuka_ops.postgres import process
 from chanuka_ops.sql.catalog import load
 
 log = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ class Watch:
     def _seeing(self, look: Callable[[], None]) -> None:
         try:
             # an interrupt waits for the look, which is short: in its midst it could be taken for the server's failure
-            with process.interrupts_held(), translated():
+            with interrupts.held(), translated():
                 look()
         except errors.ChanukaError as failure:  # how far it is, is not worth a backup
             log.debug("the dump's rows can't be watched: %s", failure, extra={"event": "backup.blind"})

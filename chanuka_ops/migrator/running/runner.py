@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 from alembic.util import CommandError
 
-from chanuka_ops import context, errors, logs
+from chanuka_ops import context, errors, interrupts, logs
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
 from chanuka_ops.migrator.rehearsal.watching import tracing
 from chanuka_ops.migrator.running.resolving import Resolution
@@ -39,7 +39,8 @@ def main() -> int:
     try:
         request = json.load(sys.stdin)
         logs.configure(level=request["log_level"])
-        with context.scope(**request["context"], on_progress=lambda step: _tell(emit, step)):
+        told = context.scope(**request["context"], on_progress=lambda step: _tell(emit, step))
+        with told, interrupts.kept():
             _work(request, emit)
     except KeyboardInterrupt:
         return _fail(emit, errors.Interrupted("the migration was interrupted; the step under way was rolled back"))
