@@ -123,7 +123,7 @@ def test_what_one_revision_has_set_is_not_in_force_in_the_next(
 def acts(manager: ConnectionManager) -> list[tuple[str, int, str]]:
     with manager.read() as connection:
         found = connection.execute(text("select act, pid, revision from chanuka_ops.migration_acts"))
-        return [tuple(row) for row in found]  # type: ignore[misc]  # rows of three
+        return [tuple(row) for row in found]
 
 
 def blocker(database: DatabaseSettings, *, name: str, role: str | None = None) -> psycopg.Connection[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_what_remains_of_a_step(step: Written, status: str | None, state: str | 
     assert [past.state for past in found] == ([state] if state else [])
 
 
-def past(sql: str, state: resuming.State = "done", **changes: object) -> Past:
+def past(sql: str, state: resuming.State = "done", **changes: Any) -> Past:
     return Past(written(sql, **changes), state)
 
 
