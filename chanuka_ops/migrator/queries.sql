@@ -684,3 +684,38 @@ from (
     order by 2 desc, 1 limit 1
 ) c
 where c.pages > 0;
+
+-- name: left_invalid_indexes
+-- what: indexes that are kept up to date and that no query uses (those of a partitioned table that lacks parts aside)
+select 'invalid_index' as kind, i.indexrelid::regclass::text as object,
+    format('reindex index concurrently %s', i.indexrelid::regclass) as remedy
+from pg_index i
+join pg_class c on c.oid = i.indexrelid
+join pg_namespace n on n.oid = c.relnamespace
+where not i.indisvalid and c.relkind = 'i' and n.nspname !~ '^pg_';
+
+-- name: left_unvalidated_constraints
+-- what: constraints that rows from before them may break
+select 'unvalidated_constraint' as kind, format('%s.%I', c.conrelid::regclass, c.conname) as object,
+    format('alter table %s validate constraint %I', c.conrelid::regclass, c.conname) as remedy
+from pg_constraint c
+join pg_namespace n on n.oid = c.connamespace
+where not c.convalidated and c.conrelid <> 0 and c.conparentid = 0 and n.nspname !~ '^pg_';
+
+-- name: left_unindexed_foreign_keys
+-- what: foreign keys whose columns no usable index of the table begins with
+select 'unindexed_foreign_key' as kind, format('%s.%I', c.conrelid::regclass, c.conname) as object,
+    format('create index concurrently on %s (%s)', c.conrelid::regclass, (
+        select string_agg(quote_ident(a.attname), ', ' order by k.place)
+        from unnest(c.conkey) with ordinality k (attnum, place)
+        join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.attnum
+    )) as remedy
+from pg_constraint c
+join pg_namespace n on n.oid = c.connamespace
+where c.contype = 'f' and c.conparentid = 0 and n.nspname !~ '^pg_'
+    and not exists (
+        select
+        from pg_index i
+        where i.indrelid = c.conrelid and i.indisvalid and i.indpred is null
+            and (i.indkey::int2[])[0:cardinality(c.conkey) - 1] operator(pg_catalog.@>) c.conkey
+    );
