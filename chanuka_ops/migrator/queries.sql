@@ -717,5 +717,5 @@ where c.contype = 'f' and c.conparentid = 0 and n.nspname !~ '^pg_'
         select
         from pg_index i
         where i.indrelid = c.conrelid and i.indisvalid and i.indpred is null
-            and (i.indkey::int2[])[0:cardinality(c.conkey) - 1] operator(pg_catalog.@>) c.conkey
+            and (i.indkey::int2[])[0 : cardinality(c.conkey) - 1] operator(pg_catalog.@>) c.conkey
     );
