@@ -23,11 +23,18 @@ from chanuka_ops_tests.plugins.processes import url_of
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 DAGSTER = Path("dagster:_core/storage/alembic")
-# Two of its revisions ask for the instance that is upgraded, which `dagster instance migrate` sets before env.py runs.
+DAGSTERS_FIRST = (
+    "create table event_logs (id serial primary key, run_id varchar(255), event text not null,"
+    " dagster_event_type text, timestamp timestamp)"
+)
+# It migrates on connections that commit each statement, and builds an index concurrently without saying so; and two of
+# its revisions ask for the instance that is upgraded, which `dagster instance migrate` sets before env.py runs.
 DAGSTER_ENV = """
 from pathlib import Path
 from types import SimpleNamespace
+from alembic import context
 from dagster._core.storage.migration.utils import upgrading_instance
+context.config.attributes["connection"].execution_options(isolation_level="AUTOCOMMIT")
 with upgrading_instance(SimpleNamespace(scheduler=None)):
     exec(compile(Path({env!r}).read_text(), {env!r}, "exec"))
 """
@@ -50,15 +57,14 @@ def head_of(subject: Migrator) -> str:
 
 
 def down_as_far_as_it_goes(subject: Migrator) -> tuple[int, errors.ChanukaError | None]:
-    """Roll back a revision at a time; return how many went, and why the next one didn't."""
-    count = 0
-    while subject.plan().current is not None:
-        try:
-            subject.down("-1")
-        except errors.ChanukaError as refused:
-            return count, refused
-        count += 1
-    return count, None
+    """Roll back to the empty base; return how many went, and why the next one didn't, if one has no way back."""
+    refused = None
+    try:
+        subject.down("base")
+    except errors.ChanukaError as error:
+        refused = error
+    entries = [entry for entry in subject.history() if entry.direction == "down"]
+    return sum(entry.outcome == "done" for entry in entries), refused
 
 
 @pytest.mark.timeout(300)
@@ -71,6 +77,8 @@ def test_dagsters_own_history(manager: ConnectionManager, tmp_path: Path) -> Non
     subject = migrator(manager, where)
     head = head_of(subject)
     assert head_of(migrator(manager, DAGSTER)) == head
+    with manager.transaction() as connection:  # the one table that was there before its first revision
+        connection.execute(text(DAGSTERS_FIRST))
     pending = subject.plan().pending
     assert len(pending) > 20
     migrated = subject.up()
@@ -79,9 +87,7 @@ def test_dagsters_own_history(manager: ConnectionManager, tmp_path: Path) -> Non
     assert subject.up().applied == ()
     went, refused = down_as_far_as_it_goes(subject)
     assert went > 0
-    stands = subject.plan().current
-    assert refused is None or stands is not None
-    assert subject.up().after == head
+    assert refused is None or subject.plan().current is not None
     assert table_exists(manager, "alembic_version")
 
 
@@ -128,7 +134,6 @@ def test_mlflows_history(mlflow: Path, manager: ConnectionManager) -> None:
         assert (migrated.after, len(migrated.applied)) == (head, len(pending))
         with manager.read() as connection:
             assert connection.execute(text("select count(*) from alembic_version")).scalar_one() == 1
-        went, refused = down_as_far_as_it_goes(subject)
-        assert went >= 0
+        went, refused = down_as_far_as_it_goes(subject)  # some of its ways back are empty: up again it doesn't go
+        assert went > 0
         assert refused is None or subject.plan().current is not None
-        assert subject.up().after == head

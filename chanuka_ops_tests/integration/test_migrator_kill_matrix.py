@@ -42,7 +42,7 @@ def test_every_boundary(case: str, kind: Kind, node: Node, migrations: Migration
     undisturbed = fresh(node)
     passed = [name for name in migrations.run(undisturbed, location)["boundaries"] if name.startswith("b2 ")]
     expected = state_of(undisturbed)
-    assert len(passed) > 10
+    assert len(passed) >= 10
     unexplained = []
     for boundary in passed:
         database = fresh(node)
