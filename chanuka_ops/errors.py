@@ -37,6 +37,7 @@
     ├── ToolFailed .......................... 1  pg_dump, pg_restore, initdb … ended badly
     ├── ServerError ......................... 1  an embedded or scratch server didn't start or stop
     ├── MigrationFailed ..................... 1
+    │   └── MigrationAborted                     it did more harm than was allowed, so it was cancelled
     ├── StoreError .......................... 1  a backup store can't be read or written
     ├── BackupDamaged ....................... 1  a backup doesn't hold what its manifest says
     ├── DecryptionFailed .................... 1  no secret key fits, or what is encrypted isn't whole
@@ -222,6 +223,10 @@ class ServerError(ChanukaError):
 
 class MigrationFailed(ChanukaError):
     """A migration did not go through."""
+
+
+class MigrationAborted(MigrationFailed):
+    """A migration's statement was cancelled: it ran far longer than predicted, or blocked too many sessions."""
 
 
 class StoreError(ChanukaError):

@@ -36,6 +36,9 @@ class MigrationSettings(Section):
     require_rehearsal: Require | None = None
     approval: frozenset[Approvable] | None = None
     max_blocking_s: Seconds = Field(0.5, alias="max_blocking")
+    # A statement is cancelled past so many times its predicted upper bound, or when more sessions wait (None: not).
+    abort_factor: Annotated[float, Field(ge=1)] | None = 3.0
+    max_blocked_sessions: Annotated[int, Field(ge=0)] | None = 100
     max_rehearsal_age_s: Seconds = Field(86400.0, alias="max_rehearsal_age")
     max_backup_age_s: Seconds = Field(129600.0, alias="max_backup_age")
     on_failure: Literal["stop", "roll_back"] = "stop"

@@ -686,36 +686,135 @@ from (
 where c.pages > 0;
 
 -- name: left_invalid_indexes
--- what: indexes that are kept up to date and that no query uses (those of a partitioned table that lacks parts aside)
-select 'invalid_index' as kind, i.indexrelid::regclass::text as object,
-    format('reindex index concurrently %s', i.indexrelid::regclass) as remedy
+-- what: indexes of a build or a drop that was broken off (that of a partitioned table lacks one of a part)
+select
+    'invalid_index' as kind,
+    i.indexrelid::regclass::text as object,
+    case
+        when not i.indislive then format('drop index concurrently %s', i.indexrelid::regclass)
+        when c.relkind = 'I' then format(
+            'alter index %s attach partition NAME, for an index like it of each partition', i.indexrelid::regclass
+        )
+        else format('reindex index concurrently %s', i.indexrelid::regclass)
+    end as remedy
 from pg_index i
 join pg_class c on c.oid = i.indexrelid
 join pg_namespace n on n.oid = c.relnamespace
-where not i.indisvalid and c.relkind = 'i' and n.nspname !~ '^pg_';
+where not (i.indisvalid and i.indisready and i.indislive)
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    -- another session's build that is under way is no leftover
+    and not exists (
+        select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid and p.pid <> pg_backend_pid()
+    )
+order by 2;
 
 -- name: left_unvalidated_constraints
--- what: constraints that rows from before them may break
-select 'unvalidated_constraint' as kind, format('%s.%I', c.conrelid::regclass, c.conname) as object,
-    format('alter table %s validate constraint %I', c.conrelid::regclass, c.conname) as remedy
-from pg_constraint c
-join pg_namespace n on n.oid = c.connamespace
-where not c.convalidated and c.conrelid <> 0 and c.conparentid = 0 and n.nspname !~ '^pg_';
+-- what: constraints that were never proved for the rows that were there (one that isn't enforced can't be)
+select
+    'unvalidated_constraint' as kind,
+    format('%s.%I', k.conrelid::regclass, k.conname) as object,
+    format('alter table %s validate constraint %I', k.conrelid::regclass, k.conname) as remedy
+from pg_constraint k
+join pg_namespace n on n.oid = k.connamespace
+where not k.convalidated and k.conrelid <> 0 and k.conparentid = 0
+    and coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true)
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+order by 2;
 
 -- name: left_unindexed_foreign_keys
--- what: foreign keys whose columns no usable index of the table begins with
-select 'unindexed_foreign_key' as kind, format('%s.%I', c.conrelid::regclass, c.conname) as object,
-    format('create index concurrently on %s (%s)', c.conrelid::regclass, (
-        select string_agg(quote_ident(a.attname), ', ' order by k.place)
-        from unnest(c.conkey) with ordinality k (attnum, place)
-        join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.attnum
-    )) as remedy
-from pg_constraint c
-join pg_namespace n on n.oid = c.connamespace
-where c.contype = 'f' and c.conparentid = 0 and n.nspname !~ '^pg_'
+-- what: foreign keys whose columns no index begins with; a part of a partitioned table has its parent's key
+select
+    'unindexed_foreign_key' as kind,
+    format('%s.%I', k.conrelid::regclass, k.conname) as object,
+    format(
+        'create index concurrently on %s (%s)', k.conrelid::regclass,
+        (
+            select string_agg(quote_ident(a.attname), ', ' order by u.position)
+            from unnest(k.conkey) with ordinality u (number, position)
+            join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.number
+        )
+    ) as remedy
+from pg_constraint k
+join pg_namespace n on n.oid = k.connamespace
+where k.contype = 'f' and k.conparentid = 0 and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
     and not exists (
-        select
-        from pg_index i
-        where i.indrelid = c.conrelid and i.indisvalid and i.indpred is null
-            and (i.indkey::int2[])[0 : cardinality(c.conkey) - 1] operator(pg_catalog.@>) c.conkey
-    );
+        select from pg_index i
+        where i.indrelid = k.conrelid and i.indisvalid and i.indpred is null
+            -- its first columns are the key's, in whatever order
+            and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] operator(pg_catalog.@>) k.conkey
+            and cardinality(k.conkey) <= i.indnkeyatts
+    )
+order by 2;
+
+-- name: abort_state
+-- what: whether a session waits for a lock, and how many wait for it, directly or behind one that does
+with recursive waiting as materialized (
+    select w.pid, pg_blocking_pids(w.pid) as by
+    from (
+        select distinct l.pid from pg_locks l
+        where cast(:count as boolean) and not l.granted and l.pid <> cast(:pid as integer)
+    ) w
+), held (pid) as (
+    select w.pid from waiting w where cast(:pid as integer) = any (w.by)
+    union
+    select w.pid from held h join waiting w on h.pid = any (w.by)
+)
+select
+    coalesce((
+        select a.wait_event_type = 'Lock' from pg_stat_activity a where a.pid = cast(:pid as integer)
+    ), false) as waits,
+    (select count(*) from held)::int as blocked;
+
+-- name: abort_statement
+-- what: cancel what a session is at
+select pg_cancel_backend(a.pid) from pg_stat_activity a where a.pid = :pid and a.state = 'active';
+
+-- name: abort_idle
+-- what: end a session that lies idle in its transaction; no row where it doesn't
+select pg_terminate_backend(a.pid)
+from pg_stat_activity a
+where a.pid = :pid and a.state like 'idle in transaction%'
+    and clock_timestamp() - a.state_change > make_interval(secs => :idle_s);
+
+-- name: statement_progress
+-- what: how far a session's statement is, of those that the server tells of
+select
+    lower(p.command) as command, p.phase,
+    case
+        when p.phase like 'waiting for%' then 'lockers'
+        when p.tuples_total > 0 then 'rows'
+        when p.blocks_total > 0 then 'blocks'
+        else 'partitions'
+    end as unit,
+    case
+        when p.phase like 'waiting for%' then p.lockers_done
+        when p.tuples_total > 0 then p.tuples_done
+        when p.blocks_total > 0 then p.blocks_done
+        else p.partitions_done
+    end as done,
+    case
+        when p.phase like 'waiting for%' then p.lockers_total
+        when p.tuples_total > 0 then p.tuples_total
+        when p.blocks_total > 0 then p.blocks_total
+        else p.partitions_total
+    end as total
+from pg_stat_progress_create_index p
+where p.pid = :pid
+union all
+select lower(p.command), p.phase, 'blocks', p.heap_blks_scanned, p.heap_blks_total
+from pg_stat_progress_cluster p
+where p.pid = :pid
+union all
+select
+    'vacuum', p.phase, 'blocks',
+    case when p.phase like 'vacuuming%' then p.heap_blks_vacuumed else p.heap_blks_scanned end, p.heap_blks_total
+from pg_stat_progress_vacuum p
+where p.pid = :pid
+union all
+select 'analyze', p.phase, 'blocks', p.sample_blks_scanned, p.sample_blks_total
+from pg_stat_progress_analyze p
+where p.pid = :pid
+union all
+select lower(p.command), lower(p.type), 'bytes', p.bytes_processed, p.bytes_total
+from pg_stat_progress_copy p
+where p.pid = :pid;

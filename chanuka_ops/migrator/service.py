@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator import rules
 from chanuka_ops.migrator.model import Applied, Direction, Entry, Migrated, Plan, Revision
+from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.migrator.running.journal import Journal
 from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.scripts import locate
@@ -63,16 +64,22 @@ class Migrator:
         return Plan.from_json(found["plan"]), tuple(Revision(**step) for step in found["steps"])
 
     def up(
-        self, to: str = rules.HEAD, *, wait_s: float | None = None, expected: Mapping[str, str] | None = None
+        self,
+        to: str = rules.HEAD,
+        *,
+        wait_s: float | None = None,
+        expected: Mapping[str, str] | None = None,
+        bounds: Sequence[Bound] = (),
     ) -> Migrated:
         """Apply what is pending, up to a revision; wait for another operation on the database at most `wait_s`.
 
         `expected`: the SHA-256 of each file by revision, as it was when it was allowed to run; another is refused.
+        `bounds`: what was predicted of its statements; one far past it is cancelled.
         `to` is a revision, "head", or any of Alembic's other targets: "heads", "label@head", "+2", "a1+1".
         Errors: `LockHeld`, `HeadsConflict`, `RefusedError`, `ConfigurationError` (nothing was changed); `LockTimeout`,
-        `MigrationFailed` (they name the revision, and say what remains of it); `OutcomeUnknown`.
+        `MigrationFailed`, `MigrationAborted` (they name the revision, and say what remains of it); `OutcomeUnknown`.
         """
-        return self._move("up", to, wait_s, expected=expected)
+        return self._move("up", to, wait_s, expected=expected, bounds=bounds)
 
     def down(self, to: str, *, wait_s: float | None = None, expected: Mapping[str, str] | None = None) -> Migrated:
         """Roll back to a revision, or to "base".
@@ -139,6 +146,7 @@ class Migrator:
         *,
         on_traced: OnTraced | None = None,
         expected: Mapping[str, str] | None = None,
+        bounds: Sequence[Bound] = (),
     ) -> Migrated:
         name = self._manager.name
         wait_s = self._settings.wait_s if wait_s is None else wait_s
@@ -146,7 +154,8 @@ class Migrator:
             child = _Child(on_traced)
             with self._session_ended(child):
                 more = {"trace": on_traced is not None, "expected": None if expected is None else dict(expected)}
-                self._run(child, direction, to, self._settings.deadline_s, **more)
+                predicted = [bound.to_json() for bound in bounds]
+                self._run(child, direction, to, self._settings.deadline_s, bounds=predicted, **more)
             planned, done = child.result("planned"), child.result("done")
         log.info(
             "database %s stands at %s (%d revisions %s)",

@@ -10,7 +10,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chanuka_ops.migrator.model import Direction
 from chanuka_ops.migrator.rehearsal.model import TableSize, Traced
+from chanuka_ops.migrator.running.bounds import Bound
+from chanuka_ops.migrator.running.statement import fingerprint
 
 NOISE = 1.25  # the same statement on the same data, again and again, differs by 1.13; a machine in use by more
 NOISE_S = 0.02  # of what takes milliseconds: the network, the catalogue's cache, a busy moment
@@ -77,6 +80,15 @@ def of_statement(statement: Traced, basis: Basis) -> dict[str, Any]:
     ratio = heap_ratio({*statement.locks, *statement.touched}, basis.copy, basis.source)
     found = interval(statement.seconds, heap_ratio=ratio, speed=basis.speed or 1.0)
     return {"prediction": {**found.to_json(), "heap_ratio": round(ratio, 3)}, "no_prediction": None}
+
+
+def bounds(document: Mapping[str, Any], direction: Direction = "up") -> list[Bound]:
+    """Return what a rehearsal's document predicts of each statement of its revisions that way; those that it can."""
+    return [
+        Bound(item["revision"], fingerprint(item["sql"]), item["seconds"], item["prediction"]["high_s"])
+        for item in document["statements"]
+        if item["direction"] == direction and item["revision"] is not None and item["prediction"] is not None
+    ]
 
 
 def impact(statement: Traced, basis: Basis) -> dict[str, Any] | str:

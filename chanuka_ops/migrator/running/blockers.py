@@ -1,10 +1,15 @@
-"""Who keeps a migration waiting. Told while it waits: after a lock timeout the server no longer knows."""
+"""Who keeps a migration waiting. Told while it waits: after a lock timeout the server no longer knows.
+
+The same look, on the same connection, serves whoever else minds the migration's session.
+"""
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Any, Self
 
 from sqlalchemy import text
@@ -25,6 +30,9 @@ LONGEST_POLL_S = 0.5
 LOOKS_PER_TIMEOUT = 5
 CLOSE_TIMEOUT_S = 5.0
 SHOWN = 3
+BLIND_S = 1.0  # until another connection is tried
+
+Beside = Callable[[Connection, int], None]
 
 
 class BlockerWatch:
@@ -33,7 +41,8 @@ class BlockerWatch:
     Only a session that waits for a lock has any, so an undisturbed migration costs the server next to nothing.
     """
 
-    def __init__(self, manager: ConnectionManager, settings: MigrationSettings) -> None:
+    def __init__(self, manager: ConnectionManager, settings: MigrationSettings, beside: Beside | None = None) -> None:
+        self._beside = beside
         self._poll_s = min(LONGEST_POLL_S, max(POLL_S / 2, settings.lock_timeout_s / LOOKS_PER_TIMEOUT))
         blocks = catalog.load("chanuka_ops.migrator")
         self._sql, self._end = text(blocks.sql("blockers")), text(blocks.sql("end_session"))
@@ -48,10 +57,10 @@ class BlockerWatch:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        # Opened here, not in the thread: the operation's context, and so its name on the server, is this thread's.
-        opened = ExitStack()
-        connection = opened.enter_context(self._manager.autocommit(profile=Profile.QUERY))
-        self._thread = threading.Thread(target=self._look, args=(connection, opened), daemon=True)
+        opened, connection = self._open()
+        # The operation's context, and so its name on the server, is this thread's: the other gets a copy of it.
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._look_on, opened, connection), daemon=True)
         self._thread.start()
         return self
 
@@ -68,19 +77,40 @@ class BlockerWatch:
         """Return who blocked the session, as last seen."""
         return self._seen or "a session that was gone before it could be seen"
 
-    def _look(self, connection: Connection, opened: ExitStack) -> None:
+    def _open(self) -> tuple[ExitStack, Connection]:
+        opened = ExitStack()
+        return opened, opened.enter_context(self._manager.autocommit(profile=Profile.QUERY))
+
+    def _look_on(self, opened: ExitStack, connection: Connection) -> None:
+        """Look until it's over; where that fails, again on another connection."""
+        while not self._looked(opened, connection):
+            while not self._stop.wait(BLIND_S):
+                with suppress(errors.DatabaseError):  # it was said that it can't be seen
+                    opened, connection = self._open()
+                    break
+            else:
+                return
+
+    def _looked(self, opened: ExitStack, connection: Connection) -> bool:
         try:
             with opened:
-                while not self._stop.wait(self._poll_s):
-                    if self._pid is None:
-                        continue
-                    found = [_blocker(row) for row in connection.execute(self._sql, {"pid": self._pid})]
-                    if found:
-                        self._seen = "; ".join(blocker.words() for blocker in found[:SHOWN])
-                    for blocker in found:
-                        self._do(connection, blocker)
+                self._look(connection)
         except errors.DatabaseError as error:
-            log.warning("who blocks can't be seen: %s", error, extra={"event": "migrate.blind"})
+            log.warning("who blocks, and is blocked, can't be seen: %s", error, extra={"event": "migrate.blind"})
+            return False
+        return True
+
+    def _look(self, connection: Connection) -> None:
+        while not self._stop.wait(self._poll_s):
+            if self._pid is None:
+                continue
+            if self._beside is not None:
+                self._beside(connection, self._pid)
+            found = [_blocker(row) for row in connection.execute(self._sql, {"pid": self._pid})]
+            if found:
+                self._seen = "; ".join(blocker.words() for blocker in found[:SHOWN])
+            for blocker in found:
+                self._do(connection, blocker)
 
     def _do(self, connection: Connection, blocker: Blocker) -> None:
         idle_after_s = self._settings.blockers_idle_after_s

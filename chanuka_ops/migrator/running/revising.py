@@ -21,10 +21,11 @@ from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
 from chanuka_ops.migrator import rules
 from chanuka_ops.migrator.model import Applied, Direction, Script
-from chanuka_ops.migrator.running import resuming, settling
+from chanuka_ops.migrator.running import bounds, resuming, settling
 from chanuka_ops.migrator.running.blockers import BlockerWatch
 from chanuka_ops.migrator.running.environment import Environment
 from chanuka_ops.migrator.running.journal import Broken, Journal
+from chanuka_ops.migrator.running.minding import Minder
 from chanuka_ops.migrator.running.recording import Attempt, Recorder
 from chanuka_ops.migrator.running.resuming import Past
 from chanuka_ops.migrator.running.statements import Observer, observed
@@ -46,6 +47,7 @@ class Bench:
     environment: Environment
     journal: Journal
     watch: BlockerWatch
+    minder: Minder
     emit: Emit
 
 
@@ -66,7 +68,7 @@ class Reviser:
     def __init__(self, bench: Bench, watchers: Sequence[Watcher], current: Callable[[], tuple[str, ...]]) -> None:
         self._manager, self._settings, self._files = bench.manager, bench.settings, bench.files
         self._environment, self._journal, self._watch = bench.environment, bench.journal, bench.watch
-        self._emit = bench.emit
+        self._minder, self._emit = bench.minder, bench.emit
         self._watchers = watchers
         self._current = current
         self._held: tuple[ExitStack, Connection] | None = None
@@ -141,7 +143,7 @@ class Reviser:
             make = MigrationStep.upgrade_from_script if direction == "up" else MigrationStep.downgrade_from_script
             recorder = self._recorder(connection, script, direction)
             watchers = [watcher(connection, script, direction) for watcher in self._watchers]
-            with observed(connection, [*watchers, recorder]):
+            with observed(connection, [self._minder, *watchers, recorder]):
                 yield make(self._files.directory.revision_map, found)
             if alone:
                 self._uncommitted = (recorder, self._under_way)
@@ -155,11 +157,12 @@ class Reviser:
         now.started = time.monotonic()
         pid = engines.backend_pid(connection)
         past = self._written(now, direction, pid)
+        transactional = script.nature(direction).transactional
+        self._minder.begin(script, transactional=transactional)
         self._watch.watch(pid, script.revision)
         self._emit({"event": "attempt", "revision": script.revision, "attempt": now.attempt, "pid": pid})
         attempt = Attempt(now.entry or 0, now.attempt, script.revision)
-        watch_reads = not script.nature(direction).transactional
-        return Recorder(self._journal, connection, attempt, past, watch_reads=watch_reads)
+        return Recorder(self._journal, connection, attempt, past, watch_reads=not transactional)
 
     def _done(self, recorder: Recorder, now: _UnderWay) -> None:
         """Take the revision under way off: it is committed."""
@@ -187,7 +190,7 @@ class Reviser:
         """
         now = self._now()
         wait_s = None
-        if script.nature(direction).transactional:
+        if script.nature(direction).transactional and self._minder.crossed is None:
             wait_s = rules.retry_after(
                 error.sqlstate,
                 attempt=now.attempt,
@@ -278,7 +281,10 @@ class Reviser:
         reached = done is (direction == "up")
         self._broken_off(f"the connection broke: {error}", reached=reached)
         if not reached:
-            remains = _remains(script.nature(direction).transactional)
+            aborted = self._minder.failure()
+            if aborted is not None:
+                raise aborted from None
+            remains = bounds.remains(transactional=script.nature(direction).transactional)
             raise errors.MigrationFailed(
                 f"the connection broke while revision {name} ran ({error}). {remains}"
                 f" The database stands at {', '.join(current) or rules.BASE}."
@@ -288,9 +294,12 @@ class Reviser:
     def _failure(
         self, script: Script, direction: Direction, error: errors.DatabaseError, attempt: int
     ) -> errors.ChanukaError:
+        aborted = self._minder.failure()
+        if aborted is not None:
+            return aborted
         where = f"revision {script.revision}"
         transactional = script.nature(direction).transactional
-        tail = _remains(transactional)
+        tail = bounds.remains(transactional=transactional)
         if isinstance(error, errors.LockTimeout):
             limit = f"within {self._settings.lock_timeout_s:g} s in any of {attempt} attempts"
             return errors.LockTimeout(  # outside a transaction a revision may have set a limit of its own
@@ -317,9 +326,3 @@ def as_written(step: resuming.Written) -> dict[str, Any]:
         "started_at": None,
         "ended_at": None,
     }
-
-
-def _remains(transactional: bool) -> str:  # noqa: FBT001 - one private question
-    if transactional:
-        return "Nothing of that revision was changed."
-    return "It runs outside a transaction: what it finished stays, and it is safe to run it again."

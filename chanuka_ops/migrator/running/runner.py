@@ -5,7 +5,7 @@ other's databases; and a process can be ended. The request comes as one JSON doc
 password, which belongs in no argument list and no environment). Standard output is for events, a JSON object a line:
 
     planned {from, steps} · attempt {revision, attempt, pid} · retry {revision, attempt, blockers}
-    progress {label, done, total, unit} · applied {revision, seconds, attempts} · done {to} · plan {plan}
+    progress {label, done, total, unit, eta_s, detail} · applied {revision, seconds, attempts} · done {to} · plan {plan}
     foreseen {plan, steps} · traced {statement} · preview {sql} · resolved {message} · error {error, message, sqlstate}
 """
 
@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +26,7 @@ from alembic.util import CommandError
 from chanuka_ops import context, errors, interrupts, logs
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
 from chanuka_ops.migrator.rehearsal.watching import tracing
+from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.running.steps import Steps
 from chanuka_ops.migrator.scripts import load
@@ -58,7 +60,9 @@ def _work(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
     settings = MigrationSettings(**request["settings"])
     with ExitStack() as stack:
         watchers = (stack.enter_context(tracing(database, settings, emit)),) if request.get("trace") else ()
-        _act(Steps(database, settings, load(Path(request["location"])), emit, watchers), request, emit)
+        bounds = [Bound.from_json(bound) for bound in request.get("bounds", ())]
+        files = load(Path(request["location"]))
+        _act(Steps(database, settings, files, emit, watchers, bounds=bounds), request, emit)
 
 
 def _act(steps: Steps, request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
@@ -79,8 +83,9 @@ def _act(steps: Steps, request: dict[str, Any], emit: Callable[[dict[str, Any]],
 
 
 def _tell(emit: Callable[[dict[str, Any]], None], step: context.Progress) -> None:
-    """Tell how far a revision is; how long it still takes is judged by who watches."""
-    emit({"event": "progress", "label": step.label, "done": step.done, "total": step.total, "unit": step.unit})
+    """Tell how far a revision is."""
+    said = {"label": step.label, "done": step.done, "total": step.total, "unit": step.unit}
+    emit({"event": "progress", **said, "eta_s": step.eta_s, "detail": step.detail})
 
 
 def _own_stdout() -> TextIO:
@@ -91,9 +96,12 @@ def _own_stdout() -> TextIO:
 
 
 def _emitter(stream: TextIO) -> Callable[[dict[str, Any]], None]:
+    mutex = threading.Lock()  # the thread that minds the statement under way tells its progress
+
     def emit(event: dict[str, Any]) -> None:
-        stream.write(json.dumps(event) + "\n")
-        stream.flush()
+        with mutex:
+            stream.write(json.dumps(event) + "\n")
+            stream.flush()
 
     return emit
 

@@ -15,8 +15,10 @@ from chanuka_ops.migrator import rules
 from chanuka_ops.migrator.model import Direction, Plan, Revision, Script
 from chanuka_ops.migrator.running import preview, settling, targets
 from chanuka_ops.migrator.running.blockers import BlockerWatch
+from chanuka_ops.migrator.running.bounds import Bound, by_statement
 from chanuka_ops.migrator.running.environment import Environment
 from chanuka_ops.migrator.running.journal import Journal
+from chanuka_ops.migrator.running.minding import Minder
 from chanuka_ops.migrator.running.resolving import Resolution, resolve
 from chanuka_ops.migrator.running.revising import Bench, Emit, Reviser, Watcher
 from chanuka_ops.migrator.scripts import Scripts
@@ -25,7 +27,8 @@ from chanuka_ops.migrator.scripts import Scripts
 class Steps:
     """The revisions of one directory against one database.
 
-    `emit` takes what happens, as it happens; `watchers` make observers for each attempt of a revision.
+    `emit` takes what happens, as it happens; `watchers` make observers for each attempt of a revision; `bounds` are
+    what was predicted of its statements.
     """
 
     def __init__(
@@ -35,11 +38,14 @@ class Steps:
         files: Scripts,
         emit: Emit,
         watchers: Sequence[Watcher] = (),
+        *,
+        bounds: Sequence[Bound] = (),
     ) -> None:
         self._settings = settings
         self._files = files
         self._emit = emit
         self._watchers = tuple(watchers)
+        self._bounds = by_statement(bounds)
         self._manager = ConnectionManager("migration", database)
         self._environment = Environment(files, database, settings)
 
@@ -89,8 +95,7 @@ class Steps:
             if steps:
                 if not before:
                     self._make_version_table()
-                with BlockerWatch(self._manager, self._settings) as watch:
-                    self._run(steps, direction, journal, watch)
+                self._run(steps, direction, journal)
                 after = self.current()
         self._emit({"event": "done", "to": _joined(after)})
 
@@ -149,10 +154,13 @@ class Steps:
             files.scripts, current, directory=files.path, unreadable=files.unreadable, recorded=recorded
         )
 
-    def _run(self, steps: Sequence[Script], direction: Direction, journal: Journal, watch: BlockerWatch) -> None:
-        bench = Bench(self._manager, self._settings, self._files, self._environment, journal, watch, self._emit)
-        with Reviser(bench, self._watchers, self.current) as reviser:
-            reviser.run(steps, direction)
+    def _run(self, steps: Sequence[Script], direction: Direction, journal: Journal) -> None:
+        manager, settings = self._manager, self._settings
+        minder = Minder(settings, self._bounds)
+        with BlockerWatch(manager, settings, minder.look) as watch:
+            bench = Bench(manager, settings, self._files, self._environment, journal, watch, minder, self._emit)
+            with Reviser(bench, self._watchers, self.current) as reviser:
+                reviser.run(steps, direction)
 
 
 def _joined(revisions: tuple[str, ...]) -> str | None:
