@@ -12,9 +12,9 @@ from chanuka_ops.report.model import AdviceRow, FindingRow, Health, Proof, Repor
 TIERS = ("taken", "verified", "proven")
 TONES: Mapping[str, str] = {
     **dict.fromkeys(("ok", "done", "applied", "proven", "passed", "success", "equal"), "good"),
-    **dict.fromkeys(("info", "skipped", "dry_run", "refused", "advised"), "info"),
-    **dict.fromkeys(("warning", "lock_timeout", "gone", "verified", "taken"), "warn"),
-    **dict.fromkeys(("critical", "failed", "error", "differs"), "bad"),
+    **dict.fromkeys(("info", "skipped", "dry_run", "refused", "advised", "style"), "info"),
+    **dict.fromkeys(("warning", "lock_timeout", "gone", "verified", "taken", "caution"), "warn"),
+    **dict.fromkeys(("critical", "failed", "error", "differs", "danger"), "bad"),
 }
 _GRAVITY = ("bad", "unknown", "warn", "info", "good")
 _WORD = {"bad": "critical", "unknown": "unknown", "warn": "warning", "info": "info", "good": "ok"}

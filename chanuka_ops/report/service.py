@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -13,7 +16,8 @@ from markupsafe import Markup
 
 from chanuka_ops import durable
 from chanuka_ops.errors import StoreError
-from chanuka_ops.report import rules
+from chanuka_ops.logs import redact
+from chanuka_ops.report import migration, rules
 from chanuka_ops.report.model import Report
 
 MOST_TODOS = 12  # more than a person takes in at once; the rest stands under Health
@@ -40,10 +44,54 @@ def write(report: Report, path: Path) -> None:
 
     Errors: `StoreError` naming the path and why it can't be written.
     """
-    content = render(report).encode()
+    _put(path, render(report))
+
+
+def render_migration(document: Mapping[str, Any]) -> str:
+    """Return the HTML document of a migration's run; see `write_migration` for what it is made of."""
+    css = Markup(_read("template.css"))  # noqa: S704 - a file of this package, without anything from outside
+    return _environment().get_template("migration.html").render(page=migration.page(document), css=css)
+
+
+def write_migration(directory: Path, document: Mapping[str, Any]) -> Path:
+    """Write a migration's run as migration-<database>-<run>.html, and the same as .json; return the HTML's path.
+
+    The document's keys, each of which may be absent or None (its section then says "not done"): ::
+
+        database, run_id, actor, started_at, finished_at  (words; times in ISO 8601), direction, from, to
+        outcome      done · failed · refused · aborted · unknown;  error: its sentence
+        plan, lint, gate, rehearsal   the documents of `migrate plan, lint, gate, rehearse`
+        applied      [{revision, seconds, attempts}]
+        predictions  [{revision, sql, low_s, high_s, actual_s}]; absent: by revision, from
+                     rehearsal and applied
+        blockers     [sentence, or {revision, pid, application_name, query, age_s, …} or {revision, message}]
+        journal      the entries of `migrate history`
+        left         [{kind, object, remedy, summary}]
+        health       the status, or the document of `health check`
+
+    Passwords in URLs and conninfo strings are masked in both files. Errors: `StoreError`.
+    """
+    safe = _masked(json.loads(json.dumps(document, default=str)))
+    names = (re.sub(r"[^A-Za-z0-9_.-]", "_", str(safe.get(key) or "unknown")) for key in ("database", "run_id"))
+    path = directory / f"migration-{'-'.join(names)}.html"
+    _put(path.with_name(f"{path.name.removesuffix('.html')}.json"), json.dumps(safe, indent=1, ensure_ascii=False))
+    _put(path, render_migration(safe))
+    return path
+
+
+def _masked(found: Any) -> Any:
+    """Mask every sentence by itself, so that the document stays one."""
+    if isinstance(found, dict):
+        return {key: _masked(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_masked(value) for value in found]
+    return redact(found) if isinstance(found, str) else found
+
+
+def _put(path: Path, content: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(path, content)
+        durable.replace(path, content.encode(errors="backslashreplace"))
     except OSError as error:
         raise StoreError(f"the report can't be written to {path}: {error.strerror or error}") from None
 
