@@ -741,7 +741,7 @@ where k.contype = 'f' and k.conparentid = 0 and n.nspname !~ '^pg_' and n.nspnam
         select from pg_index i
         where i.indrelid = k.conrelid and i.indisvalid and i.indpred is null
             -- its first columns are the key's, in whatever order
-            and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] operator(pg_catalog.@>) k.conkey
+            and (i.indkey::int2[])[0 : cardinality(k.conkey) - 1] operator(pg_catalog.@>) k.conkey
             and cardinality(k.conkey) <= i.indnkeyatts
     )
 order by 2;
