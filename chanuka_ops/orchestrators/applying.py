@@ -15,6 +15,8 @@ from chanuka_ops.health.model import HealthReport
 from chanuka_ops.migrator import aftermath, rules
 from chanuka_ops.migrator.aftermath import Left
 from chanuka_ops.migrator.model import Direction, Migrated
+from chanuka_ops.migrator.rehearsal import prediction
+from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator, create_database
 from chanuka_ops.orchestrators.gating import Gate, Seen
 
@@ -60,7 +62,8 @@ def migrate(database: DatabaseOrchestrator, direction: Direction, to: str) -> Ru
         raise errors.RefusedError(f"{seen.verdict.words()}. Nothing was changed.")
     before = _unfinished(database)
     try:
-        migrated = database.run_migrations(direction, to, expected=None if seen is None else seen.expected)
+        expected = None if seen is None else seen.expected
+        migrated = database.run_migrations(direction, to, expected=expected, bounds=_bounds(seen))
     except (errors.MigrationFailed, errors.LockTimeout) as failure:
         if direction == "up" and seen is not None:
             _roll_back(database, seen.plan.current, failure)
@@ -102,6 +105,11 @@ def _roll_back(database: DatabaseOrchestrator, before: str | None, failure: erro
     except errors.ChanukaError as again:
         raise type(failure)(f"{failure} Rolling back to {where} failed too: {again}") from failure
     raise type(failure)(f"{failure} What came before it was rolled back: the database stands at {where}.") from failure
+
+
+def _bounds(seen: Seen | None) -> list[Bound]:
+    """Return how long each statement may take by its rehearsal, where there is one."""
+    return [] if seen is None or seen.rehearsal is None else prediction.bounds(seen.rehearsal)
 
 
 def _unfinished(database: DatabaseOrchestrator) -> frozenset[Left]:

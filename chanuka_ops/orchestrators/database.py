@@ -6,7 +6,7 @@ Where no database is configured, the embedded server is used, and runs for as lo
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +27,7 @@ from chanuka_ops.migrator import drift
 from chanuka_ops.migrator import rules as migration_rules
 from chanuka_ops.migrator.model import Direction, Entry, Migrated, Revision
 from chanuka_ops.migrator.model import Plan as MigrationPlan
+from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.service import Migrator
 from chanuka_ops.optimisation.model import Applied
@@ -107,15 +108,24 @@ class DatabaseOrchestrator:
             raise refused
         return seen, steps
 
-    def run_migrations(self, direction: Direction, to: str, *, expected: Mapping[str, str] | None = None) -> Migrated:
+    def run_migrations(
+        self,
+        direction: Direction,
+        to: str,
+        *,
+        expected: Mapping[str, str] | None = None,
+        bounds: Sequence[Bound] = (),
+    ) -> Migrated:
         """Migrate, and record the schema as it is then. No gate: `applying.migrate` is what both faces call.
+
+        `expected` and `bounds` are as `Migrator.up` takes them.
 
         Errors: `LockHeld`, `HeadsConflict`, `RefusedError`, `LockTimeout`, `MigrationFailed`, `OutcomeUnknown`.
         """
         operation = "migrate" if direction == "up" else "rollback"
         with context.scope(operation=operation), self._alone(self.settings.operations.migration.wait_s):
             migrated = (
-                self.migrator.up(to, expected=expected)
+                self.migrator.up(to, expected=expected, bounds=bounds)
                 if direction == "up"
                 else self.migrator.down(to, expected=expected)
             )

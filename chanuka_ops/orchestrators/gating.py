@@ -120,7 +120,7 @@ class Gate:
     def _lint(self) -> dict[str, Any] | None:
         try:
             return lint(self._settings, self._database.name, Wanted()).to_json()
-        except errors.ToolFailed:  # revisions that can't be rendered: a danger that isn't seen is none that isn't there
+        except errors.ChanukaError:  # what can't be looked at may well be a danger: the verdict says that it's unknown
             return None
 
 
