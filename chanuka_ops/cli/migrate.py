@@ -114,3 +114,5 @@ def _answer(face: Face, run: Run) -> None:
         face.warn(f"left unfinished: {item.words()}")
     if run.health is not None and run.health.status != "ok":
         face.say(f"health afterwards: {run.health.status} (`chanuka-ops health check` says of what)")
+    if run.report is not None:
+        face.say(f"report: {run.report}")

@@ -1,4 +1,4 @@
-"""A migration of a database: gate → apply → look at what it left. What both faces call.
+"""A migration of a database: gate → apply → look at what it left → tell of it. What both faces call.
 
 The gate's verdict is on files as they were then; another file, or another version of one, is not run.
 """
@@ -6,12 +6,14 @@ The gate's verdict is on files as they were then; another file, or another versi
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from chanuka_ops import context, errors
 from chanuka_ops.health.model import HealthReport
+from chanuka_ops.logs import redact
 from chanuka_ops.migrator import aftermath, rules
 from chanuka_ops.migrator.aftermath import Left
 from chanuka_ops.migrator.model import Direction, Migrated
@@ -19,8 +21,15 @@ from chanuka_ops.migrator.rehearsal import prediction
 from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator, create_database
 from chanuka_ops.orchestrators.gating import Gate, Seen
+from chanuka_ops.report import service as reports
 
 log = logging.getLogger(__name__)
+
+_OUTCOMES: dict[type[errors.ChanukaError], str] = {
+    errors.MigrationAborted: "aborted",
+    errors.OutcomeUnknown: "unknown",
+    errors.RefusedError: "refused",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +37,15 @@ class Run:
     """A migration that went through, and what was found before and after it. `seen` is None where no gate asks.
 
     `left` is what it left unfinished: new invalid indexes, NOT VALID constraints, foreign keys without an index.
+    `report` is the page about it; None where nothing was to be done, or it couldn't be written.
     """
 
     migrated: Migrated
-    seen: Seen | None
-    left: tuple[Left, ...]
-    health: HealthReport | None
-    started_at: datetime
-    ended_at: datetime
+    seen: Seen | None = None
+    left: tuple[Left, ...] = ()
+    health: HealthReport | None = None
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    report: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of `migrate up` and `migrate down`."""
@@ -44,6 +54,7 @@ class Run:
             "gate": None if self.seen is None else self.seen.verdict.to_json(),
             "left": [item.to_json() for item in self.left],
             "health": None if self.health is None else str(self.health.status),
+            "report": None if self.report is None else str(self.report),
         }
 
 
@@ -58,20 +69,13 @@ def migrate(database: DatabaseOrchestrator, direction: Direction, to: str) -> Ru
     gate, migration = Gate(database), database.settings.operations.migration
     asked = not gate.asks_nothing or migration.on_drift == "refuse" or migration.on_failure == "roll_back"
     seen = gate.look(direction, to) if asked else None  # a look is a process of its own: it takes its time
-    if seen is not None and not seen.verdict.allowed:
-        raise errors.RefusedError(f"{seen.verdict.words()}. Nothing was changed.")
-    before = _unfinished(database)
     try:
-        expected = None if seen is None else seen.expected
-        migrated = database.run_migrations(direction, to, expected=expected, bounds=_bounds(seen))
-    except (errors.MigrationFailed, errors.LockTimeout) as failure:
-        if direction == "up" and seen is not None:
-            _roll_back(database, seen.plan.current, failure)
+        run = replace(_allowed(database, direction, to, seen), started_at=started_at)
+    except errors.ChanukaError as failure:
+        if not isinstance(failure, errors.ConnectError):  # whom nobody can reach has no journal to show
+            _report(database, direction, Run(Migrated(None, None, ()), seen, started_at=started_at), failure)
         raise
-    health, left = None, tuple[Left, ...]()
-    if migrated.applied:
-        health, left = _health(database), aftermath.compare(before, _unfinished(database))
-    return Run(migrated, seen, left, health, started_at, datetime.now(UTC))
+    return replace(run, report=_report(database, direction, run)) if run.migrated.applied else run
 
 
 def expand(database: DatabaseOrchestrator) -> Run:
@@ -90,6 +94,22 @@ def set_up(database: DatabaseOrchestrator) -> tuple[bool, Run]:
     """
     created = create_database(database.name, database.manager.settings)
     return created, migrate(database, "up", rules.HEAD)
+
+
+def _allowed(database: DatabaseOrchestrator, direction: Direction, to: str, seen: Seen | None) -> Run:
+    if seen is not None and not seen.verdict.allowed:
+        raise errors.RefusedError(f"{seen.verdict.words()}. Nothing was changed.")
+    before = _unfinished(database)
+    expected = None if seen is None else seen.expected
+    try:
+        migrated = database.run_migrations(direction, to, expected=expected, bounds=_bounds(seen))
+    except (errors.MigrationFailed, errors.LockTimeout) as failure:
+        if direction == "up" and seen is not None:
+            _roll_back(database, seen.plan.current, failure)
+        raise
+    if not migrated.applied:
+        return Run(migrated, seen)
+    return Run(migrated, seen, aftermath.compare(before, _unfinished(database)), _health(database))
 
 
 def _roll_back(database: DatabaseOrchestrator, before: str | None, failure: errors.ChanukaError) -> None:
@@ -127,3 +147,49 @@ def _health(database: DatabaseOrchestrator) -> HealthReport | None:
         except errors.ChanukaError as failure:
             log.warning("the health after the migration isn't known: %s", failure, extra={"event": "migrate.health"})
             return None
+
+
+def _report(
+    database: DatabaseOrchestrator, direction: Direction, run: Run, failure: errors.ChanukaError | None = None
+) -> Path | None:
+    """Write the run's page. It tells of a migration, and is none: what fails here is a warning."""
+    try:
+        return reports.write_migration(
+            database.settings.state_dir / "reports", _document(database, direction, run, failure)
+        )
+    except errors.ChanukaError as problem:
+        log.warning("the migration's report was not written: %s", problem, extra={"event": "migrate.report"})
+        return None
+
+
+def _document(
+    database: DatabaseOrchestrator, direction: Direction, run: Run, failure: errors.ChanukaError | None
+) -> dict[str, Any]:
+    who, seen = context.current(), run.seen
+    journal = [entry for entry in database.migration_history() if entry.run_id == who.run_id]
+    outcome = "done" if failure is None else _outcome(failure)
+    return {
+        "database": database.name,
+        "run_id": who.run_id,
+        "actor": who.actor,
+        "started_at": run.started_at.isoformat(),
+        "finished_at": datetime.now(UTC).isoformat(),
+        "direction": direction,
+        "from": run.migrated.before,
+        "to": run.migrated.after,
+        "outcome": outcome,
+        "error": None if failure is None else redact(str(failure)),
+        "plan": None if seen is None else seen.plan.to_json(),
+        "lint": None if seen is None else seen.lint,
+        "gate": None if seen is None else seen.verdict.to_json(),
+        "rehearsal": None if seen is None else seen.rehearsal,
+        "applied": [step.to_json() for step in run.migrated.applied],
+        "blockers": [{"revision": entry.revision, "message": entry.message} for entry in journal if entry.message],
+        "journal": [entry.to_json() for entry in journal],
+        "left": [item.to_json() for item in run.left] if failure is None else None,
+        "health": None if run.health is None else str(run.health.status),
+    }
+
+
+def _outcome(failure: errors.ChanukaError) -> str:
+    return next((word for kind, word in _OUTCOMES.items() if isinstance(failure, kind)), "failed")

@@ -38,6 +38,34 @@ def production(
         yield opened
 
 
+def test_what_is_edited_after_it_was_approved_is_refused(
+    database: DatabaseSettings, scripts: Path, state_dir: Path, pg: Binaries
+) -> None:
+    settings = settings_of(database, scripts, state_dir, pg, approval=frozenset({"always"}))
+    execute(database, "create table older (id int)")
+    with DatabaseOrchestrator.open(settings) as opened:
+        with pytest.raises(errors.RefusedError, match="needs a person's approval"):
+            applying.migrate(opened, "up", "head")
+        planned = opened.migration_plan().plan_hash
+        with pytest.raises(errors.RefusedError, match="isn't what would run now"):
+            Gate(opened).approve("0" * 64, "of something else")
+        Gate(opened).approve(planned[:12], "looked at")
+        path = scripts / "versions" / "a1.py"
+        kept = path.read_text()
+        path.write_text(kept + "# edited after it was approved\n")
+        with pytest.raises(errors.RefusedError) as refused:
+            applying.migrate(opened, "up", "head")
+        assert refused.value.exit_code == 3
+        assert opened.migration_plan().current is None
+        path.write_text(kept)
+        run = applying.migrate(opened, "up", "head")
+    assert run.migrated.after == "a1"
+    assert run.report is not None
+    assert "looked at" in run.report.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_destructive_revision_reaches_production_step_by_step(
     production: DatabaseOrchestrator, database: DatabaseSettings, scripts: Path
 ) -> None:

@@ -25,9 +25,9 @@ from alembic.util import CommandError
 
 from chanuka_ops import context, errors, interrupts, logs
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
-from chanuka_ops.migrator.rehearsal.watching import tracing
 from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.migrator.running.resolving import Resolution
+from chanuka_ops.migrator.running.revising import Watcher
 from chanuka_ops.migrator.running.steps import Steps
 from chanuka_ops.migrator.scripts import load
 
@@ -59,7 +59,12 @@ def _work(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
     database = DatabaseSettings(**request["database"])
     settings = MigrationSettings(**request["settings"])
     with ExitStack() as stack:
-        watchers = (stack.enter_context(tracing(database, settings, emit)),) if request.get("trace") else ()
+        watchers: tuple[Watcher, ...] = ()
+        if request.get("trace"):
+            # a fifth of what this process needs to start, and only a rehearsal needs it
+            from chanuka_ops.migrator.rehearsal.watching import tracing  # noqa: PLC0415 - as said
+
+            watchers = (stack.enter_context(tracing(database, settings, emit)),)
         bounds = [Bound.from_json(bound) for bound in request.get("bounds", ())]
         files = load(Path(request["location"]))
         _act(Steps(database, settings, files, emit, watchers, bounds=bounds), request, emit)
