@@ -15,11 +15,14 @@ from chanuka_ops.backup.answers import Catalogue
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.backup.storing import stores
-from chanuka_ops.orchestrators.database import known_names
+from chanuka_ops.defs.resources import readable
+from chanuka_ops.orchestrators.database import DatabaseOrchestrator, known_names
+from chanuka_ops.orchestrators.migration import MigrationOrchestrator
 
 GROUP = "postgresql"
 PROVEN = "newest_backup_is_proven"
 IN_EVERY_STORE = "newest_backup_is_in_every_store"
+REHEARSED = "rehearsed"
 
 
 def backups_key(database: str) -> dg.AssetKey:
@@ -51,7 +54,11 @@ def specs(settings: config.Settings) -> list[dg.AssetSpec]:
 def checks(settings: config.Settings) -> Sequence[dg.AssetChecksDefinition]:
     """Declare the checks; each can also be run by itself."""
     names = known_names(settings)
-    return [*map(_newest_backup_is_proven, names), *map(_newest_backup_is_in_every_store, names)]
+    return [
+        *map(_newest_backup_is_proven, names),
+        *map(_newest_backup_is_in_every_store, names),
+        *map(_rehearsed, names),
+    ]
 
 
 def _spec(key: dg.AssetKey, description: str) -> dg.AssetSpec:
@@ -90,6 +97,26 @@ def _newest_backup_is_in_every_store(name: str) -> dg.AssetChecksDefinition:
                 "backup_id": newest.backup_id if newest else "none",
                 "missing": ", ".join(missing) or "none",
                 "unknown": _unread(found),
+            },
+        )
+
+    return check
+
+
+def _rehearsed(name: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=schema_key(name), name=REHEARSED, description="Whether what is pending was rehearsed.")
+    def check() -> dg.AssetCheckResult:
+        with readable(), DatabaseOrchestrator.open(config.load(), name) as opened:
+            plan = opened.migration_plan()
+            newest = MigrationOrchestrator(opened).newest(plan.plan_hash)
+        return dg.AssetCheckResult(
+            passed=not plan.pending or (newest is not None and bool(newest["passed"])),
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={
+                "plan_hash": plan.plan_hash,
+                "pending": len(plan.pending),
+                "rehearsal": newest["rehearsal_id"] if newest else "none",
+                "problem": (newest["problem"] if newest else None) or "none",
             },
         )
 

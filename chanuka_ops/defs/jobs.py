@@ -3,14 +3,16 @@
 import dagster as dg
 
 from chanuka_ops import config
-from chanuka_ops.defs.ops import backup, health, migration, optimisation
+from chanuka_ops.defs.ops import backup, health, migration, optimisation, rehearsal
 
 HOUR_S = 3600
 MAX_RUNTIME_S = 12 * HOUR_S  # a run whose host died would else stay STARTED, and block its database's queue
 
 # the jobs of one op: name, description, op, the longest it may run
 SINGLES = (
-    ("migrate", "Migrate up.", migration.apply_migrations, 2 * HOUR_S),
+    ("migrate", "Migrate up, if the gate lets it.", migration.apply_migrations, 2 * HOUR_S),
+    ("rollback_migration", "Migrate down to a revision.", migration.roll_back_migrations, 2 * HOUR_S),
+    ("rehearse_migration", "Run what is pending on a restored copy.", rehearsal.rehearse_pending, MAX_RUNTIME_S),
     ("restore_drill", "Prove a backup: restore and compare.", backup.prove_chosen_backup, MAX_RUNTIME_S),
     ("restore_backup", "Restore a backup into another database.", backup.restore_chosen_backup, MAX_RUNTIME_S),
     ("expire_backups", "Let old backups go, by the policy.", backup.expire_old_backups, 2 * HOUR_S),

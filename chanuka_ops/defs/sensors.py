@@ -11,9 +11,13 @@ from chanuka_ops.backup import rules
 from chanuka_ops.backup.answers import Freshness
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.defs.assets import PROVEN, backups_key
+from chanuka_ops.defs.schedules import request
 from chanuka_ops.logs import redact
 from chanuka_ops.notify import Notice
+from chanuka_ops.orchestrators import pending
 from chanuka_ops.orchestrators.database import EMBEDDED_NAME, known_names
+
+PENDING_BUDGET_S = 35.0  # the daemon gives a sensor a minute
 
 
 @dg.sensor(name="backup_freshness_sensor", minimum_interval_seconds=300)
@@ -93,4 +97,23 @@ def _why(context: dg.RunFailureSensorContext) -> str:
     return "; ".join(found) or context.failure_event.message or "the run failed"
 
 
-SENSORS = [backup_freshness_sensor, run_failure_alert_sensor]
+@dg.sensor(name="pending_migration_sensor", job_name="rehearse_migration", minimum_interval_seconds=60)
+def pending_migration_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Have what is pending rehearsed, once for each plan. A database that is down is told, and asked again."""
+    settings = config.load()
+    seen: dict[str, str | None] = json.loads(context.cursor or "{}")
+    due, words = [], []
+    for found in pending.look(settings, known_names(settings), dict(seen), budget_s=PENDING_BUDGET_S):
+        before = seen.pop(found.database, None)
+        seen[found.database] = found.plan_hash or before  # at the end: asked last
+        words.append(f"{found.database}: {found.words}")
+        if found.due:
+            run_key = f"rehearse-{found.database}-{found.plan_hash}"
+            due.append(request("rehearse_migration", found.database, run_key=run_key))
+    cursor = json.dumps(seen)
+    if not due:
+        return dg.SensorResult(skip_reason="; ".join(words), cursor=cursor)
+    return dg.SensorResult(run_requests=due, cursor=cursor)
+
+
+SENSORS = [backup_freshness_sensor, run_failure_alert_sensor, pending_migration_sensor]

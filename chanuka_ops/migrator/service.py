@@ -46,14 +46,14 @@ class Migrator:
         self._manager = manager
         self._settings = settings
 
-    def plan(self) -> Plan:
+    def plan(self, deadline_s: float = PLAN_DEADLINE_S) -> Plan:
         """Say what is pending and what stands in the way. Takes no lock, writes nothing.
 
         Errors: `ConfigurationError` where there are no scripts; `ConnectError`. What is wrong *with* the revisions is
         in the plan's problems; `rules.refusal(plan)` is the error that they amount to.
         """
         with context.scope(operation=OPERATION, database=self._manager.name):
-            return self._plan()
+            return self._plan(deadline_s)
 
     def foresee(self, direction: Direction, to: str) -> tuple[Plan, tuple[Revision, ...]]:
         """Say where the database stands and which revisions `up` or `down` would run; run nothing. Errors: as they."""
@@ -123,9 +123,9 @@ class Migrator:
         with scope, Journal(self._manager, self._settings) as journal:
             return [Entry(**row._mapping) for row in journal.history(most)]  # noqa: SLF001 - SQLAlchemy's public name
 
-    def _plan(self) -> Plan:
+    def _plan(self, deadline_s: float = PLAN_DEADLINE_S) -> Plan:
         child = _Child()
-        self._run(child, "plan", None, PLAN_DEADLINE_S)
+        self._run(child, "plan", None, deadline_s)
         return Plan.from_json(child.result("plan")["plan"])
 
     def accept(self, revision: str) -> str:

@@ -20,6 +20,8 @@ PACKAGE = Path(chanuka_ops.__file__).parent
 JOBS = {
     "nightly",
     "migrate",
+    "rollback_migration",
+    "rehearse_migration",
     "backup",
     "expire_backups",
     "restore_backup",
@@ -33,9 +35,10 @@ DESIGNED_SENSORS = {
     "health_alert_sensor", "run_failure_alert_sensor", "backup_freshness_sensor", "pending_migration_sensor",
     "database_partition_sensor",
 }  # fmt: skip
-# a restore's target has no default
+# a restore's target has no default, nor has how far back
 NEEDED: dict[str, dict[str, object]] = {
-    "restore_backup": {"ops": {"restore_chosen_backup": {"config": {"into": "main"}}}}
+    "restore_backup": {"ops": {"restore_chosen_backup": {"config": {"into": "main"}}}},
+    "rollback_migration": {"ops": {"roll_back_migrations": {"config": {"to": "base"}}}},
 }
 URL = "postgresql://ops:hunter2@db.internal/chanuka"
 FLEET = {"CHANUKA__DATABASES__A__URL": URL, "CHANUKA__DATABASES__B__URL": URL}
@@ -66,7 +69,7 @@ def test_schedules_and_sensors_are_named_as_designed(definitions: Definitions) -
     schedules = {schedule.name for schedule in loaded.schedules or ()}
     sensors = {sensor.name for sensor in loaded.sensors or ()}
     assert "nightly_schedule" in schedules <= DESIGNED_SCHEDULES
-    assert "backup_freshness_sensor" in sensors <= DESIGNED_SENSORS
+    assert {"backup_freshness_sensor", "pending_migration_sensor"} <= sensors <= DESIGNED_SENSORS
 
 
 def test_what_health_monitoring_false_switches_off_is_absent(definitions: Definitions) -> None:
