@@ -122,7 +122,7 @@ def test_what_is_pending_is_rehearsed_once_for_each_plan(
     assert edited.run_requests is not None
     assert edited.run_requests[0].run_key != asked.run_key
     failed = run(loaded, "rehearse_migration", instance)
-    assert "the way down doesn't lead back" in failure(failed)
+    assert "the rehearsal failed: up again:" in failure(failed), "the way down leaves the column"
     assert checks(failed) == {"rehearsed": False}
 
 
