@@ -89,6 +89,7 @@ def test_each_kind_is_as_the_formatter_and_the_linter_of_python_have_it(director
 
 
 @pytest.mark.postgres
+@pytest.mark.slow
 def test_each_kind_runs_up_and_down_and_up_again(
     directory: Path, manager: ConnectionManager, database: DatabaseSettings, pg: Binaries
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_directory_that_cannot_be_read_is_refused(directory: Path) -> None:
 
 
 @pytest.mark.postgres
+@pytest.mark.slow
 def test_up_to_the_first_contract_and_not_past_it(directory: Path, desk: Desk) -> None:
     """`migrate up --phase expand` is what a deployment runs while old code is still there."""
     column = Request("note", "column", "bills", columns=("note",), type_="text")

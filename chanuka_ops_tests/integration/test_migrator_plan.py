@@ -151,6 +151,7 @@ def test_somebody_else_migrated_it(orchestrator: DatabaseOrchestrator, database:
     assert "something else has migrated it" in orchestrator.migration_plan().problems[0].message
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_between_the_gate_and_the_run_is_not_run(
     orchestrator: DatabaseOrchestrator, scripts: Path
 ) -> None:

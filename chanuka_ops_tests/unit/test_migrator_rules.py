@@ -46,7 +46,7 @@ def test_what_is_pending(
     assert [revision.revision for revision in made.pending] == pending
     assert made.heads == heads
     assert made.current == (", ".join(current) or None)
-    assert made.problems == ()
+    assert [problem for problem in made.problems if problem.refuses] == []
     assert rules.refusal(made) is None
 
 
@@ -144,7 +144,7 @@ def test_a_plan_survives_its_json() -> None:
     assert Plan.from_json(document) == made
     assert set(document) == {"current", "heads", "pending", "problems", "plan_hash"}
     assert set(document["pending"][0]) == {"revision", "doc", "sha256", "destructive", "transactional", "phase"}
-    assert set(document["problems"][0]) == {"kind", "revision", "message"}
+    assert set(document["problems"][0]) == {"kind", "revision", "message", "refuses"}
 
 
 @pytest.mark.parametrize(
@@ -167,3 +167,20 @@ def test_no_retry_begins_past_the_deadline(attempt: int, elapsed_s: float, deadl
     if wait_s is not None:
         assert 0 <= wait_s <= rules.BACKOFF.most_s
         assert elapsed_s + wait_s < deadline_s
+
+
+def test_a_file_that_was_edited_after_it_was_applied() -> None:
+    recorded = {script.revision: script.sha256 for script in LINE}
+    made = rules.build_plan(LINE, ["b2"], directory="d", recorded=recorded)
+    assert made.problems == ()
+    made = rules.build_plan(LINE, ["b2"], directory="d", recorded={**recorded, "a1": "0" * 64, "c3": "0" * 64})
+    assert [(p.kind, p.revision, p.refuses) for p in made.problems] == [("edited", "a1", True)], "c3 isn't applied"
+    assert isinstance(rules.refusal(made), errors.RefusedError)
+    assert rules.refusal(rules.for_the_way_back(made)) is None
+
+
+def test_a_branch_that_comes_late_is_told_of_and_let_through() -> None:
+    made = rules.build_plan(DIAMOND, ["b2"], directory="d")
+    assert [(p.kind, p.revision, p.refuses) for p in made.problems] == [("out_of_order", "c3", False)]
+    assert rules.refusal(made) is None
+    assert rules.build_plan(DIAMOND, ["b2", "c3"], directory="d").problems == ()
