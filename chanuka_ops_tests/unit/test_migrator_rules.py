@@ -173,7 +173,7 @@ def test_a_file_that_was_edited_after_it_was_applied() -> None:
     recorded = {script.revision: script.sha256 for script in LINE}
     made = rules.build_plan(LINE, ["b2"], directory="d", recorded=recorded)
     assert made.problems == ()
-    made = rules.build_plan(LINE, ["b2"], directory="d", recorded={**recorded, "a1": "0" * 64, "c3": "0" * 64})
+    made = rules.build_plan(LINE, ["b2"], directory="d", recorded={**recorded, "a1": "1" * 64, "c3": "1" * 64})
     assert [(p.kind, p.revision, p.refuses) for p in made.problems] == [("edited", "a1", True)], "c3 isn't applied"
     assert isinstance(rules.refusal(made), errors.RefusedError)
     assert rules.refusal(rules.for_the_way_back(made)) is None
