@@ -255,6 +255,6 @@ def test_a_connection_that_breaks_is_settled_by_asking(manager: ConnectionManage
 @pytest.mark.slow
 def test_past_its_deadline_a_migration_is_ended(manager: ConnectionManager, tmp_path: Path) -> None:
     where = scripts_in(tmp_path, a1=SLEEP)
-    with pytest.raises(errors.MigrationFailed, match=r"deadline of 2 s.*a1.*stands at base"):
-        migrator(manager, where, deadline_s=2).up()
+    with pytest.raises(errors.MigrationFailed, match=r"deadline of 10 s.*a1.*stands at base"):
+        migrator(manager, where, deadline_s=10).up()
     assert sleeping(manager) == 0
