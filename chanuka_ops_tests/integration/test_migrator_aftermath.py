@@ -51,8 +51,8 @@ FINISHED = (
     "alter table parent validate constraint old_check",
     "create index on old_child (parent_id)",
     (
-        "create table parted (a int) partition by list (a); create table parted_1 partition of parted for values in (1);"
-        " create index parted_a on parted (a)"
+        "create table parted (a int) partition by list (a); create table parted_1 partition of parted"
+        " for values in (1); create index parted_a on parted (a)"
     ),
 )
 

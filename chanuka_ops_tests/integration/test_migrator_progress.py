@@ -51,7 +51,9 @@ def test_the_server_tells_of_an_index_and_it_reaches_who_watches(manager: Connec
     assert any(step.done for step in found)
 
 
-@pytest.mark.parametrize("bound", [Bound("a1", fingerprint(SLEEP), 2.2, 3.0), None])
+@pytest.mark.parametrize(
+    "bound", [Bound("a1", fingerprint(SLEEP), 2.2, 3.0), pytest.param(None, marks=pytest.mark.slow)]
+)
 def test_of_other_statements_the_rehearsal_lets_one_guess(
     bound: Bound | None, database: DatabaseSettings, tmp_path: Path
 ) -> None:
