@@ -76,10 +76,10 @@ def test_migrations_go_up_and_down(empty: Program) -> None:
     plan = empty.answer("migrate", "plan")
     assert plan.keys() == {"current", "heads", "pending", "problems", "plan_hash"}
     assert isinstance(plan["pending"], list)
-    assert plan["pending"][0].keys() == {"revision", "doc", "sha256", "destructive", "transactional"}
+    assert plan["pending"][0].keys() == {"revision", "doc", "sha256", "destructive", "transactional", "phase"}
     first = plan["pending"][0]["revision"]
     up = empty.answer("migrate", "up", "--to", first)
-    assert up.keys() == {"from", "to", "applied"}
+    assert up.keys() == {"from", "to", "applied", "gate", "left", "health", "report"}
     assert (up["from"], up["to"]) == (None, first)
     assert isinstance(up["applied"], list)
     assert up["applied"][0].keys() == {"revision", "seconds", "attempts"}
