@@ -108,7 +108,7 @@ def _verdict(document: Document) -> Verdict:
 def _facts(document: Document, left: Sequence[Document]) -> Iterator[str]:
     if document.get("error"):
         yield str(document["error"])
-    if "from" in document and "to" in document:
+    if document.get("outcome") == "done" and "from" in document and "to" in document:
         yield f"From {document['from'] or 'empty'} to {document['to'] or 'empty'}."
     rehearsal = document.get("rehearsal")
     if not rehearsal:

@@ -110,6 +110,8 @@ def test_what_was_not_done_says_so() -> None:
     assert found.verdict.tone == "unknown"
     assert [section.anchor for section in found.sections if section.absent] == list(SECTIONS)
     assert Page(render_migration({})).text.count("Not done.") == len(SECTIONS)
+    failed = {"outcome": "failed", "from": None, "to": None}
+    assert "From empty to empty" not in Page(render_migration(failed)).text, "how far it came isn't known"
     refused = {"allowed": False, "notes": [], "refusals": [{"kind": "backup", "message": "none", "remedy": "take one"}]}
     shown = Page(render_migration({"outcome": "refused", "gate": refused, "error": "no proven backup"})).text
     assert "Refused, and nothing was changed no proven backup" in shown
