@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from chanuka_ops import errors
 from chanuka_ops.config import MigrationSettings
-from chanuka_ops.migrator import forms, rules
+from chanuka_ops.migrator import forms, naming, rules
 from chanuka_ops.migrator.forms import INDENT, Form, Request
 from chanuka_ops.migrator.scripts import Scripts, load, locate
 
@@ -34,7 +34,7 @@ def write(request: Request, settings: MigrationSettings, cwd: Path, *, head: str
     existing = [script.revision for script in files.scripts]
     if request.completes is not None and request.completes not in existing:
         raise errors.ConfigurationError(f"--completes {request.completes}: no file in {files.path} is that revision")
-    revision, numbered = forms.identify(request.name, existing, rev_id())
+    revision, numbered = naming.identify(request.name, existing, rev_id())
     path = _path(files, revision, request.name, numbered=numbered)
     try:
         with path.open("x", encoding="utf-8") as file:

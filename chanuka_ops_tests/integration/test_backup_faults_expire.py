@@ -56,7 +56,9 @@ def without_server(site: Site) -> BackupService:
 def test_two_processes_of_one_host(site: Site) -> None:
     with standing_still(site, "hashed", "create") as finish:
         outcome = site.drive("create")
-        assert re.search(rf"^{HELD}chanuka/backup/\w+ \(pid \d+ on [^ ,]+, test, .*Z\)\. Nothing was changed", str(outcome.error))
+        assert re.search(
+            rf"^{HELD}chanuka/backup/\w+ \(pid \d+ on [^ ,]+, test, .*Z\)\. Nothing was changed", str(outcome.error)
+        )
         assert finish().error is None
     assert len(whole(site.service())) == 1
     assert site.left() == []

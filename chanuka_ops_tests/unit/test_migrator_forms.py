@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chanuka_ops.errors import ConfigurationError
-from chanuka_ops.migrator import forms
+from chanuka_ops.migrator import forms, naming
 from chanuka_ops.migrator.forms import Kind, Request
 
 
@@ -20,13 +20,13 @@ from chanuka_ops.migrator.forms import Kind, Request
     ],
 )
 def test_the_id_follows_the_directorys_own(existing: list[str], expected: tuple[str, bool]) -> None:
-    assert forms.identify("title", existing, "made") == expected
+    assert naming.identify("title", existing, "made") == expected
 
 
 def test_an_id_that_the_version_table_cannot_hold_is_refused() -> None:
-    assert len(forms.identify("a" * 27, [], "made")[0]) == forms.VERSION_CHARACTERS
+    assert len(naming.identify("a" * 27, [], "made")[0]) == naming.VERSION_CHARACTERS
     with pytest.raises(ConfigurationError, match="1 characters longer than the 32"):
-        forms.identify("a" * 28, [], "made")
+        naming.identify("a" * 28, [], "made")
 
 
 @pytest.mark.parametrize("name", ["", "1st", "Add", "a-b", "a b", "a__b", "a_", "../a", "a/b", "ä"])

@@ -29,7 +29,7 @@ _NAME = "create_engine"  # one and the same in each place
 _active: list[Lender] = []
 
 
-def _create_engine(*args: Any, **options: Any) -> Engine:
+def _lend(*args: Any, **options: Any) -> Engine:
     """Be `create_engine`, also for a module that took the name while revisions ran, and calls it afterwards."""
     return _active[-1].engine(*args, **options) if _active else _make_engine(*args, **options)
 
@@ -47,7 +47,7 @@ class Lender:
         _active.append(self)
         try:
             for place in _PLACES:
-                setattr(place, _NAME, _create_engine)
+                setattr(place, _NAME, _lend)
             yield
         finally:
             _active.remove(self)

@@ -244,3 +244,21 @@ def as_row(sent: Sent, found: Statement) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
+
+
+def as_written(step: resuming.Written) -> dict[str, Any]:
+    """Return a step of an earlier run as the journal takes it."""
+    return {
+        "step": step.step,
+        "kind": step.kind,
+        "fingerprint": step.fingerprint,
+        "statement": step.statement,
+        "autocommit": step.autocommit,
+        "answers": step.answers,
+        "row_count": step.rows,
+        "xid": step.xid,
+        "outcome": step.outcome,
+        "resolution": step.resolution,
+        "started_at": None,
+        "ended_at": None,
+    }

@@ -26,7 +26,7 @@ from chanuka_ops.migrator.running.blockers import BlockerWatch
 from chanuka_ops.migrator.running.environment import Environment
 from chanuka_ops.migrator.running.journal import Broken, Journal
 from chanuka_ops.migrator.running.minding import Minder
-from chanuka_ops.migrator.running.recording import Attempt, Recorder
+from chanuka_ops.migrator.running.recording import Attempt, Recorder, as_written
 from chanuka_ops.migrator.running.resuming import Past
 from chanuka_ops.migrator.running.statements import Observer, observed
 from chanuka_ops.migrator.scripts import Scripts
@@ -308,21 +308,3 @@ class Reviser:
                 sqlstate=error.sqlstate,
             )
         return errors.MigrationFailed(f"{where}: {error} (SQLSTATE {error.sqlstate}). {tail}")
-
-
-def as_written(step: resuming.Written) -> dict[str, Any]:
-    """Return a step of an earlier run as the journal takes it."""
-    return {
-        "step": step.step,
-        "kind": step.kind,
-        "fingerprint": step.fingerprint,
-        "statement": step.statement,
-        "autocommit": step.autocommit,
-        "answers": step.answers,
-        "row_count": step.rows,
-        "xid": step.xid,
-        "outcome": step.outcome,
-        "resolution": step.resolution,
-        "started_at": None,
-        "ended_at": None,
-    }
