@@ -217,7 +217,7 @@ def test_no_session_setting_of_the_role_ends_a_backup(
     """A session holds the lock, one the snapshot; both idle, and statements wait: limits to that must not end them."""
     name = small.sqlalchemy_url.database
     limits = ["idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"]
-    limits += scalars(small, "select name from pg_settings where name = 'transaction_timeout'")
+    limits += map(str, scalars(small, "select name from pg_settings where name = 'transaction_timeout'"))
     held: list[bool] = []
     real = fingerprint.with_sequences
 
