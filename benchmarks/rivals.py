@@ -1,7 +1,8 @@
 """The same PostgreSQL 15 backed up by this program, pgBackRest and Barman, where those are installed.
 
 They are not the same thing: those copy a cluster's files and its WAL, this one dumps a database. What the table shows
-is what a night costs, and what is known in the morning. `BARMAN` names Barman's program if it isn't on the PATH.
+is what a night costs, and what is known in the morning. `BARMAN` names Barman's program if it isn't on the PATH; where
+there is none, pip installs one for the run.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import getpass
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +32,8 @@ from chanuka_ops.postgres.server import Server, scratch
 MAJOR = 15
 DEADLINE_S = 1800.0
 READY_WITHIN_S = 60.0
+BARMAN = ("barman==3.19.1", "psycopg2-binary>=2.9,<3")  # the last one that PyPI has
+INSTALL_S = 300.0
 DBNAME = "chanuka"
 SUPERUSER = "postgres"
 Row = tuple[str, ...]
@@ -139,6 +143,9 @@ def barman(program: str, server: Server, work: Path, account: Account | None) ->
             said = run([program, "-c", stated, "check", "demo"], deadline_s=60, check=False).stdout
             raise errors.ToolFailed("; ".join(line.strip() for line in said.splitlines() if "FAILED" in line))
         backed = seconds(lambda: call("backup", "--immediate-checkpoint", "demo"))
+        size = size_mb(base / "home" / "demo" / "base")
+        if shutil.which("rsync") is None:
+            return ("Barman", backed, "-", "-", size, "not restored: it copies with rsync, which isn't installed here")
         target = owned(work / "barman-restored", account)
         staging = owned(base / "staging", account)
         call("switch-wal", "--force", "--archive", "demo")
@@ -151,7 +158,18 @@ def barman(program: str, server: Server, work: Path, account: Account | None) ->
         run([program, "-q", "-c", stated, "receive-wal", "--stop", "demo"], deadline_s=60, account=account, check=False)
         receiver.terminate()
         receiver.wait()
-    return ("Barman", backed, "-", restored, size_mb(base / "home" / "demo" / "base"), "nothing was read again")
+    return ("Barman", backed, "-", restored, size, "nothing was read again")
+
+
+def barman_program(work: Path) -> str:
+    """Return Barman's program, in an environment of the run's own where it isn't installed. Errors: `ToolFailed`."""
+    there = os.environ.get("BARMAN") or shutil.which("barman")
+    if there:
+        return there
+    place = work / "barman-venv"
+    run([sys.executable, "-m", "venv", place], deadline_s=INSTALL_S)
+    run([place / "bin" / "pip", "install", "--quiet", *BARMAN], deadline_s=INSTALL_S)
+    return str(place / "bin" / "barman")
 
 
 def tried(name: str, measure: Callable[[], Row]) -> Row:
@@ -196,7 +214,5 @@ def main(console: Console, work: Path, scale: int) -> None:
         if shutil.which("pgbackrest"):
             configure_pgbackrest(data_directory(server), server.socket_dir, work)
             table.add_row(*tried("pgBackRest", lambda: pgbackrest(work, account)))
-        program = os.environ.get("BARMAN") or shutil.which("barman")
-        if program:
-            table.add_row(*tried("Barman", lambda: barman(program, server, work, None)))
+        table.add_row(*tried("Barman", lambda: barman(barman_program(work), server, work, None)))
     console.print(table)

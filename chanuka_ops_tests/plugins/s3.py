@@ -56,6 +56,8 @@ class Bucket:
     gate: Gate
     name: str
     port: int
+    signed: bool = True
+    """Whether the server is asked with a signature (one that it doesn't check), or without any."""
 
     @property
     def url(self) -> str:
@@ -93,7 +95,7 @@ class Bucket:
         """Ask the server itself."""
         connection = http.client.HTTPConnection(LOCALHOST, self.port, timeout=PATIENCE_S)
         try:
-            connection.request(method, f"/{self.name}{path}", body, _SIGNED)
+            connection.request(method, f"/{self.name}{path}", body, _SIGNED if self.signed else {})
             answer = connection.getresponse()
             content = answer.read()
         finally:
@@ -144,11 +146,11 @@ def settings_of(url: str, endpoint: str, **options: str) -> StoreSettings:
 
 
 @contextmanager
-def serving() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run an S3 server for the block: (port, process)."""
+def serving(*program: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run an S3 server for the block, moto's or a program that is told address and port: (port, process)."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, LOCALHOST, str(port)],
+        [*(program or (sys.executable, "-c", _SERVER)), LOCALHOST, str(port)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -156,7 +158,7 @@ def serving() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     )
     try:
         assert wait_until(lambda: _listens(port) or process.poll() is not None, timeout_s=PATIENCE_S)
-        assert process.poll() is None, "moto's server didn't start"
+        assert process.poll() is None, "the S3 server didn't start"
         yield port, process
     finally:
         process.kill()
@@ -164,11 +166,11 @@ def serving() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
 
 
 @contextmanager
-def bucket_on(port: int) -> Iterator[Bucket]:
+def bucket_on(port: int, *, signed: bool = True) -> Iterator[Bucket]:
     """Make a bucket on a server, and a gate to it, for the block."""
     gate = Gate(port)
     try:
-        made = Bucket(gate, f"test-{uuid.uuid4().hex[:12]}", port)
+        made = Bucket(gate, f"test-{uuid.uuid4().hex[:12]}", port, signed)
         made.ask("PUT")
         yield made
     finally:
