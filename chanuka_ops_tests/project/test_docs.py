@@ -53,6 +53,7 @@ def test_make_has_the_target(line: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.postgres
 def test_the_commands_run_in_order(cli: Cli, database: DatabaseSettings) -> None:
     """As in the documents: on one database, and a state directory of its own; ID is the newest backup's."""
