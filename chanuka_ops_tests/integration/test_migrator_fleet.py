@@ -68,6 +68,7 @@ def env_of(tenants: Tenants) -> dict[str, str]:
     return {"CHANUKA_CONFIG": str(tenants.config)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_of_twenty_one_is_broken_and_nineteen_stand_at_head(tenants: Tenants, cli: Cli) -> None:
     ran = cli("migrate", "up", "--all-databases", "--max-parallel", "3", "--json", env=env_of(tenants))
@@ -81,6 +82,7 @@ def test_of_twenty_one_is_broken_and_nineteen_stand_at_head(tenants: Tenants, cl
     assert {member["to"] for name, member in members.items() if name != BROKEN} == {"b2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tenants", [4], indirect=True)
 def test_the_canary_goes_first_and_enough_is_enough(tenants: Tenants, cli: Cli) -> None:
     up = ["migrate", "up", "--all-databases", "--max-parallel", "1", "--json"]

@@ -38,6 +38,7 @@ def production(
         yield opened
 
 
+@pytest.mark.slow
 def test_what_is_edited_after_it_was_approved_is_refused(
     database: DatabaseSettings, scripts: Path, state_dir: Path, pg: Binaries
 ) -> None:

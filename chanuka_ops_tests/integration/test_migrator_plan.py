@@ -107,6 +107,7 @@ def test_drift_switched_off(database: DatabaseSettings, scripts: Path, state_dir
         assert opened.migration_plan().problems == ()
 
 
+@pytest.mark.slow
 def test_an_edited_file_is_refused_until_a_person_accepts_it(orchestrator: DatabaseOrchestrator, scripts: Path) -> None:
     path = scripts / "versions" / "a1.py"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))

@@ -115,7 +115,8 @@ class Standing:
 def desk(here: Cli, base_environment: dict[str, str], database: DatabaseSettings, tmp_path: Path) -> Desk:
     """A desk at a small database; one local store, the default, until `write` says otherwise."""
     execute(database, *TABLES)
-    made = Desk(tmp_path, here, base_environment, database)
+    impatient = {"CHANUKA__OPERATIONS__MIGRATION__WAIT": "50ms"}  # who is refused would wait a minute to be let in
+    made = Desk(tmp_path, here, base_environment, database, impatient)
     made.write()
     return made
 
