@@ -19,6 +19,9 @@ from chanuka_ops.db.router import ConsistencyToken, View
 log = logging.getLogger(__name__)
 
 CONNECT_AGAIN = Backoff(0.05, 0.5)
+# Of several late standbys each is waited for by turns, twice as long each time: which one gets there first isn't known.
+_MANY = 2
+_TURN_S, _LONGEST_TURN_S = 0.01, 0.1
 _TRANSIENT = (errors.TargetUnavailable, errors.TargetStarting, errors.TargetSaturated, errors.NotPrimary)
 
 Take = Callable[[Node, float], Borrowed]
@@ -158,14 +161,12 @@ class Cluster:
             self._lookout.look(ends, within_s=self._routing.probe_every_s)
             names = self._readers(after, without)
         failures: dict[str, errors.DatabaseError] = {}
-        patience_ends = time.monotonic() + self._routing.token_wait_s
-        for node, waits in self._turns(names, after, failures):
+        for node, wait_s, final in self._turns(names, after, failures):
             left_s = max(0.0, ends - time.monotonic())
             try:
                 borrowed = take(node, ends - left_s + left_s / max(1, len(names) - len(failures)))
                 if after is not None:
-                    wait_s = patience_ends - time.monotonic() if waits else 0.0
-                    borrowed = self._proved(borrowed, after, ends, wait_s)
+                    borrowed = self._proved(borrowed, after, ends, wait_s, final=final)
             except (errors.ConnectError, errors.ConnectionLost, errors.ReplicaTooStale, errors.PoolExhausted) as error:
                 failures[node.name] = error
                 continue
@@ -181,29 +182,30 @@ class Cluster:
 
     def _turns(
         self, names: Sequence[str], after: ConsistencyToken | None, failures: Mapping[str, errors.DatabaseError]
-    ) -> Iterator[tuple[Node, bool]]:
-        """Yield whom to ask next, and whether to wait there for the token's data.
+    ) -> Iterator[tuple[Node, float, bool]]:
+        """Yield whom to ask next, how long to wait there for the token's data, and whether it is asked for good.
 
-        One replica whose replay stands still must not hold up what another has already: each is asked once, then the
-        nearest is waited for, and then the primary is asked.
+        One replica whose replay stands still must not hold up what another has already or gets next: each is asked
+        once, then those that are late are waited for by turns, the nearest first, and then the primary is asked.
         """
         by_name = {node.name: node for node in self.nodes}
         nodes = [by_name[name] for name in names]
         if after is None:
-            yield from ((node, False) for node in nodes)
+            yield from ((node, 0.0, True) for node in nodes)
             return
         primary = router.primary_of(self.views())
         replicas = [node for node in nodes if primary is None or node.name != primary.name]
-        yield from ((node, False) for node in replicas)
-        late = [
-            (node.observation.lsn, node)
-            for node in replicas
-            if isinstance(failures[node.name], errors.ReplicaTooStale)
-            and node.observation is not None
-            and node.observation.timeline == after.timeline
-        ]
-        yield from ((node, True) for _, node in sorted(late, key=lambda each: each[0], reverse=True))
-        yield from ((node, False) for node in nodes if node not in replicas)
+        yield from ((node, 0.0, False) for node in replicas)
+        patience_ends = time.monotonic() + self._routing.token_wait_s
+        for turn in count():
+            late = _late(replicas, after, failures)
+            left_s = patience_ends - time.monotonic()
+            slice_s = left_s if len(late) < _MANY else min(_TURN_S * 2**turn, _LONGEST_TURN_S)
+            final = slice_s >= left_s
+            yield from ((node, min(slice_s, patience_ends - time.monotonic()), final) for node in late)
+            if final:
+                break
+        yield from ((node, 0.0, False) for node in nodes if node not in replicas)
 
     def _readers(self, after: ConsistencyToken | None, without: frozenset[str]) -> list[str]:
         return router.readers(self.views(), self._policy, roll=random.random(), after=after, without=without)  # noqa: S311
@@ -217,8 +219,12 @@ class Cluster:
         system_id = router.system_of(views)
         return {view.name: router.ejected(view, self._policy, system_id) for view in views}
 
-    def _proved(self, borrowed: Borrowed, after: ConsistencyToken, ends: float, wait_s: float) -> Borrowed:
+    def _proved(
+        self, borrowed: Borrowed, after: ConsistencyToken, ends: float, wait_s: float, *, final: bool = True
+    ) -> Borrowed:
         """Wait until the connection's own server holds the token's data, and give it back where that doesn't happen.
+
+        It counts as refused where it is `final`, or where no wait would help.
 
         Errors: `ReplicaTooStale`, `DatabaseError`.
         """
@@ -240,7 +246,7 @@ class Cluster:
             if not proved:
                 node.give_back(borrowed)
         if not proved:
-            if hopeless or wait_s > 0:
+            if hopeless or final:
                 node.metrics.count("reads_refused_as_stale")
             raise errors.ReplicaTooStale(
                 f"it can't be proved to hold what {after} stands for, as it stands at"
@@ -273,6 +279,20 @@ class Cluster:
                 extra={"event": "db.split", "node": writer.name},
             )
             self.forget_writer(writer)
+
+
+def _late(
+    replicas: Sequence[Node], after: ConsistencyToken, failures: Mapping[str, errors.DatabaseError]
+) -> list[Node]:
+    """Return those that may yet get what the token stands for, the nearest first."""
+    seen = [
+        (node.observation.lsn, node)
+        for node in replicas
+        if isinstance(failures[node.name], errors.ReplicaTooStale)
+        and node.observation is not None
+        and node.observation.timeline == after.timeline
+    ]
+    return [node for _, node in sorted(seen, key=lambda each: each[0], reverse=True)]
 
 
 def _ended(error: errors.ConnectionLost) -> errors.TargetUnavailable:

@@ -191,6 +191,23 @@ def test_a_standby_that_stands_still_delays_no_read_that_another_can_serve(pause
         assert time.monotonic() - start < 4
 
 
+def test_of_two_late_standbys_the_one_that_comes_is_not_missed_for_the_one_that_stands_still(paused: Cluster) -> None:
+    paused.sync.pause_replay()
+    heavy = ReplicaSettings(url=paused.asynchronous.settings().url, weight=10**9)
+    replicas = (heavy, ReplicaSettings(url=paused.sync.settings().url))
+    routing = RoutingSettings(token_wait_s=60, probe_every_s=0.1, primary_fallback=False)
+    settings = paused.primary.settings().model_copy(update={"replicas": replicas, "routing": routing})
+    with ConnectionManager("main", settings) as manager, ThreadPoolExecutor(1) as threads:
+        token = write(manager, 1)
+        reading = threads.submit(newest, manager, token)
+        standing = manager._cluster.nodes[1]
+        assert wait_until(lambda: standing.slots.in_use == 1, timeout_s=10, poll_s=0.005)
+        time.sleep(0.3)  # both were asked, and are waited for
+        paused.sync.resume_replay()
+        assert reading.result(timeout=20) == (1, "sync")  # well before the minute that one of them would have cost
+        assert manager.snapshot()["reads_on_primary"] == 0
+
+
 def test_a_token_at_the_end_of_a_page_of_the_log_is_reached(replicas: Cluster) -> None:
     primary = replicas.primary
     emit = "select pg_logical_emit_message(false, 'test', repeat('x', {}))"
