@@ -40,6 +40,7 @@ def proven(state_dir: Path) -> bool:
     return any('"proven"' in path.read_text() for path in (state_dir / "backups").glob("main/*/status.json"))
 
 
+@pytest.mark.slow
 def test_nightly_from_another_directory(env: dict[str, str], tmp_path: Path, state_dir: Path) -> None:
     ran = executed("nightly", env, tmp_path)
     assert ran.status == 0, ran.output

@@ -78,6 +78,7 @@ def test_up_down_and_up_again_leave_the_same_schema(
     assert schema_of(database, pg) == after_first
 
 
+@pytest.mark.slow
 def test_each_revision_by_itself_up_down_up(database: DatabaseSettings, pg: Binaries) -> None:
     steps = in_this_process(database)
     before: list[str] = []
