@@ -1,7 +1,6 @@
 """Does the program's verbs in processes that end, or fail, as an order says.
 
-Run as `python -m chanuka_ops_tests.plugins.driver`. Each line of its input is an order, each line of its output says
-how that ended. An order is done by a fork of this process: the imports, which take longest, are done once.
+Run as `python -m chanuka_ops_tests.plugins.driver`, with orders as `forked.py` takes them.
 
 ::
 
@@ -17,24 +16,19 @@ how that ended. An order is done by a fork of this process: the imports, which t
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import resource
-import select
 import signal
-import sys
 import time
-import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from chanuka_ops import config, context, errors
 from chanuka_ops.backup import boundaries
 from chanuka_ops.orchestrators.backups import BackupOperations
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
-
-Order = dict[str, Any]
+from chanuka_ops_tests.plugins.forked import Order, serve
 
 
 def do(order: Order) -> Any:
@@ -81,44 +75,15 @@ def fail_fsync(pattern: re.Pattern[str]) -> None:
     os.fsync = fsync  # type: ignore[assignment]  # this process is the test's own
 
 
-def in_child(order: Order, answers: int) -> NoReturn:
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+def act(order: Order) -> dict[str, Any]:
     os.environ.clear()
     os.environ.update(order["env"])
-    answer: dict[str, Any]
     try:
         prepare(order)
-        answer = {"answer": do(order)}
+        return {"answer": do(order)}
     except errors.ChanukaError as error:
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    except BaseException:  # noqa: BLE001 - the test is told of it
-        answer = {"crash": traceback.format_exc()}
-    with os.fdopen(answers, "w") as stream:
-        json.dump(answer, stream)
-    os._exit(0)
-
-
-def done(order: Order) -> dict[str, Any]:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        in_child(order, writing)
-    os.close(writing)
-    with os.fdopen(reading) as stream:
-        ended, _, _ = select.select([stream], [], [], order.get("kill_after_s"))
-        if not ended:
-            os.kill(child, signal.SIGKILL)
-        content = stream.read()
-    _, status = os.waitpid(child, 0)
-    return {"status": os.waitstatus_to_exitcode(status), **(json.loads(content) if content else {})}
-
-
-def main() -> None:
-    for line in sys.stdin:
-        sys.stdout.write(f"{json.dumps(done(json.loads(line)))}\n")
-        sys.stdout.flush()
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":
-    main()
+    serve(act)

@@ -1,7 +1,6 @@
 """Migrates in processes that end, or lose their session or their server, at a boundary that an order names.
 
-Run as `python -m chanuka_ops_tests.plugins.migrating`. Each line of its input is an order, each line of its output says
-how that ended. An order is done by a fork of this process: the imports, which take longest, are done once.
+Run as `python -m chanuka_ops_tests.plugins.migrating`, with orders as `forked.py` takes them.
 
 ::
 
@@ -18,10 +17,9 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -33,8 +31,8 @@ from chanuka_ops.migrator import scripts
 from chanuka_ops.migrator.running import boundaries
 from chanuka_ops.migrator.running.steps import Steps
 from chanuka_ops.postgres.process import wait_until
+from chanuka_ops_tests.plugins.forked import Order, serve
 
-Order = dict[str, Any]
 Kind = Literal["client", "backend", "server"]
 GONE_WITHIN_S = 20.0
 
@@ -85,32 +83,14 @@ def do(order: Order, told: Told) -> None:
         steps.move(order["direction"], order["to"])
 
 
-def in_child(order: Order, answers: int) -> NoReturn:
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+def act(order: Order) -> dict[str, Any]:
     told = Told(order)
     answer: dict[str, Any] = {}
     try:
         do(order, told)
     except errors.ChanukaError as error:
         answer = {"error": f"{type(error).__name__}: {error}", "exit_code": error.exit_code}
-    except BaseException:  # noqa: BLE001 - the test is told of it
-        answer = {"crash": traceback.format_exc()}
-    with os.fdopen(answers, "w") as stream:
-        json.dump({**answer, "applied": told.applied, "boundaries": told.boundaries}, stream)
-    os._exit(0)
-
-
-def done(order: Order) -> dict[str, Any]:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        in_child(order, writing)
-    os.close(writing)
-    with os.fdopen(reading) as stream:
-        content = stream.read()
-    _, status = os.waitpid(child, 0)
-    return {"status": os.waitstatus_to_exitcode(status), **(json.loads(content) if content else {})}
+    return {**answer, "applied": told.applied, "boundaries": told.boundaries}
 
 
 class Migrations:
@@ -168,11 +148,5 @@ def migrations() -> Iterator[Migrations]:
     runner.end()
 
 
-def main() -> None:
-    for line in sys.stdin:
-        sys.stdout.write(f"{json.dumps(done(json.loads(line)))}\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(act)
