@@ -460,7 +460,8 @@ select
         from unnest(pt.partattrs::int2[]) with ordinality as k (number, position)
         join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
     ) as partition_key,
-    (select count(*) from pg_policy l where l.polrelid = c.oid)::int as policies
+    (select count(*) from pg_policy l where l.polrelid = c.oid)::int as policies,
+    c.relpersistence::text as persistence
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 left join pg_inherits i on i.inhrelid = c.oid and c.relispartition
@@ -525,7 +526,15 @@ select
         from unnest(x.indkey::int2[]) with ordinality as k (number, position)
         left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.number and k.number > 0
         where k.position <= x.indnkeyatts
-    ) as columns
+    ) as columns,
+    (
+        select array_agg(distinct a.attname::text)
+        from pg_depend d
+        join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+        where
+            d.classid = 'pg_class'::regclass and d.objid = x.indexrelid
+            and d.refclassid = 'pg_class'::regclass and d.refobjid = x.indrelid and d.refobjsubid > 0
+    ) as uses
 from pg_index x
 join pg_class ic on ic.oid = x.indexrelid
 join pg_class c on c.oid = x.indrelid
@@ -548,6 +557,29 @@ join pg_class c on c.oid = d.refobjid and d.refclassid = 'pg_class'::regclass an
 join pg_namespace n on n.oid = c.relnamespace
 join pg_attribute a on a.attrelid = c.oid and a.attnum = d.refobjsubid and d.refobjsubid > 0
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_column_users
+-- what: which columns of a relation a trigger, a policy or a generated column of it names: their type can't be changed
+select
+    n.nspname as schema,
+    c.relname as relation,
+    a.attname as column,
+    case d.classid
+        when 'pg_trigger'::regclass then 'trigger ' || t.tgname
+        when 'pg_policy'::regclass then 'policy ' || l.polname
+        else 'generated column ' || g.attname
+    end as used_by
+from pg_depend d
+join pg_class c on c.oid = d.refobjid and d.refclassid = 'pg_class'::regclass
+join pg_namespace n on n.oid = c.relnamespace
+join pg_attribute a on a.attrelid = c.oid and a.attnum = d.refobjsubid and d.refobjsubid > 0
+left join pg_trigger t on d.classid = 'pg_trigger'::regclass and t.oid = d.objid and not t.tgisinternal
+left join pg_policy l on d.classid = 'pg_policy'::regclass and l.oid = d.objid
+left join pg_attrdef f on d.classid = 'pg_attrdef'::regclass and f.oid = d.objid and f.adrelid = c.oid
+left join pg_attribute g on g.attrelid = f.adrelid and g.attnum = f.adnum and g.attgenerated <> '' and g.attnum <> a.attnum
+where
+    coalesce(t.oid, l.oid, g.attrelid) is not null
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
 
 -- name: lint_types
 -- what: domains, enums and composite types, whether a domain is constrained, and the columns that are of it
@@ -612,6 +644,14 @@ where l.pid = :pid and l.locktype = 'relation'
 -- name: trace_waits
 -- what: whether a session waits for a lock, or for another transaction to end
 select exists (select from pg_locks l where l.pid = :pid and not l.granted);
+
+-- name: trace_named
+-- what: the relation that a statement names, as this session's search path has it
+select coalesce(to_regclass(:relation)::oid, 0)::bigint;
+
+-- name: trace_names
+-- what: the names of relations, as this session's search path has them
+select c.oid::regclass::text from pg_class c where c.oid = any(cast(:oids as oid[])) order by c.oid;
 
 -- name: trace_relations
 -- what: the application's relations, with what tells that their file was replaced or moved

@@ -158,7 +158,7 @@ class MigrationOrchestrator:
         """
         name = self.database.name
         with context.scope(operation="rehearse", database=name):
-            plan = None if script is not None else self._planned()
+            plan = None if script is not None else self._planned(to)
             chosen = self._backup(backup_id, fresh=fresh_backup)
             manifest, _ = self.database.backups.show(chosen)
             here = source.facts(self.database.manager, self.database.settings.operations.migration.journal_schema)
@@ -183,9 +183,9 @@ class MigrationOrchestrator:
     def _directory(self) -> Path:
         return self.database.settings.state_dir / REHEARSALS / self.database.name
 
-    def _planned(self) -> Plan:
+    def _planned(self, to: str) -> Plan:
         plan = self.database.migration_plan()
-        refused = migration_rules.refusal(plan)
+        refused = migration_rules.refusal(migration_rules.meant(plan, "up", to))
         if refused is not None:
             raise refused
         return plan

@@ -78,7 +78,7 @@ class Rehearsal:
             take = self._take if leg != UP_AGAIN else _ignore
             done = migrator.traced("down", start, take) if leg == DOWN else migrator.traced("up", to, take)
             if leg == UP:
-                start = done.before or rules.BASE
+                start = rules.exactly(done.before)
             return tuple(step.revision for step in done.applied)
 
         return self._ladder(go, down=True)
