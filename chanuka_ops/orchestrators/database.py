@@ -104,7 +104,8 @@ class DatabaseOrchestrator:
         with context.scope(operation="migrate"):
             plan, steps = self.migrator.foresee(direction, to)
             seen = self._with_drift(plan)
-        if direction == "up" and (refused := migration_rules.refusal(seen)) is not None:
+        refused = migration_rules.refusal(migration_rules.meant(seen, direction, to)) if direction == "up" else None
+        if refused is not None:
             raise refused
         return seen, steps
 
