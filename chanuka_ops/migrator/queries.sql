@@ -461,7 +461,8 @@ select
         join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
     ) as partition_key,
     (select count(*) from pg_policy l where l.polrelid = c.oid)::int as policies,
-    c.relpersistence::text as persistence
+    c.relpersistence::text as persistence,
+    c.relispopulated as populated
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 left join pg_inherits i on i.inhrelid = c.oid and c.relispartition

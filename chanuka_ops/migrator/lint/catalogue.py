@@ -87,13 +87,18 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index: `columns` holds names, and "" for an expression."""
+    """An index: `columns` holds names, and "" for an expression; `uses` every column, of expressions and WHERE too."""
 
     name: str
     columns: tuple[str, ...] = ()
     unique: bool = False
     partial: bool = False
     valid: bool = True
+    uses: frozenset[str] = frozenset()
+
+    def rebuilt_with(self, column: str) -> bool:
+        """Tell whether it is built anew whenever the column's type is touched: it has an expression or a WHERE."""
+        return column in self.uses and (self.partial or "" in self.columns)
 
 
 RelationKind = Literal["r", "p", "v", "m", "f", "S", "c"]
@@ -101,7 +106,10 @@ RelationKind = Literal["r", "p", "v", "m", "f", "S", "c"]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A relation. `whole`: all its columns are known. `fresh`: this script made it, so nobody else uses it yet."""
+    """A relation. `whole`: all its columns are known. `fresh`: this script made it, so nobody else uses it yet.
+
+    `filled`: it is fresh, and has as many rows as a query or a load gave it. `unlogged`: None where it isn't known.
+    """
 
     name: str
     kind: RelationKind = "r"
@@ -116,7 +124,12 @@ class Table:
     partition_key: tuple[str, ...] = ()
     read_by: Mapping[str, frozenset[str]] = field(default_factory=lambda: Empty)
     """For each view, the columns that it reads."""
+    named_by: Mapping[str, frozenset[str]] = field(default_factory=lambda: Empty)
+    """For each trigger, policy and generated column of it, the columns that it names."""
     policies: int = 0
+    filled: bool = False
+    unlogged: bool | None = None
+    populated: bool = True
 
     def not_null(self, column: str) -> bool:
         """Tell whether the column is known to hold no null."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chanuka_ops.migrator.lint import dynamic, grammar
 from chanuka_ops.migrator.lint.catalogue import Routine, calls
+from chanuka_ops.migrator.lint.functions import STABLE, VOLATILE
 from chanuka_ops.migrator.lint.tree import Node, found
-from chanuka_ops.migrator.lint.volatility import STABLE, VOLATILE
 from chanuka_ops.migrator.lint.world import Hit, World
 
 _DDL = re.compile(r"\b(alter|create|drop|truncate|reindex|cluster|vacuum)\s+\w", re.IGNORECASE)
@@ -58,7 +59,9 @@ def steps(node: Node, sql: str, world: World, hits: list[Hit]) -> list[Step]:
             hits.append(Hit("routine-unseen", name))
             return []
         return _of_routine(routine, hits)
-    if node.tag not in ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "ExecuteStmt"):
+    if node.tag == "ExecuteStmt" and node.name in world.prepared:
+        return [Step(sql, world.prepared[node.name])]
+    if node.tag not in ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt"):
         return []
     found_steps: list[Step] = []
     for name in dict.fromkeys(calls(node)):
@@ -102,7 +105,7 @@ def _of_body(body: grammar.Routine | None, text: str, what: str, hits: list[Hit]
         if kind == "commit":
             found_steps.append(Step("", commits=True))
         elif kind == "dynamic":
-            found_steps += _dynamic(sql, hits)
+            found_steps += _dynamic(sql, body.constants, hits)
         elif kind == "static":
             found_steps += [Step(sql, node) for node in _parsed(sql) or ()]
         else:
@@ -110,8 +113,8 @@ def _of_body(body: grammar.Routine | None, text: str, what: str, hits: list[Hit]
     return found_steps
 
 
-def _dynamic(expression: str, hits: list[Hit]) -> list[Step]:
-    built = dynamic.built(expression)
+def _dynamic(expression: str, constants: Mapping[str, str], hits: list[Hit]) -> list[Step]:
+    built = dynamic.built(expression, constants)
     nodes = _parsed(built.sql) if built is not None else None
     if built is None or not nodes:
         hits.append(Hit("dynamic-sql-unseen", "", f": {expression}"))

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from chanuka_ops.migrator.lint import changes, code, dynamic, leftovers
 from chanuka_ops.migrator.lint.checks import CHECKS
-from chanuka_ops.migrator.lint.checks.data import bounded
+from chanuka_ops.migrator.lint.checks.bounds import of_keys
 from chanuka_ops.migrator.lint.checks.usertypes import enum_values_used
 from chanuka_ops.migrator.lint.model import Direction, Finding, Mode, Statement
 from chanuka_ops.migrator.lint.rulebook import RULES
-from chanuka_ops.migrator.lint.tree import Node, column_of, conjuncts
+from chanuka_ops.migrator.lint.tree import Node
 from chanuka_ops.migrator.lint.world import Effects, Hit, World
 
 LOSSES = frozenset({"drop-table", "drop-column", "drop-schema", "truncate", "truncate-cascade", "mass-delete"})
@@ -42,6 +42,7 @@ class _Judge:
         self._findings: list[Finding] = []
         self._section: int | None = None
         self._opened: Statement | None = None
+        self._unmarked = False
         self._made = leftovers.Made(world)
 
     def run(self) -> list[Finding]:
@@ -74,7 +75,10 @@ class _Judge:
         if statement.section == self._section:
             return
         self._leave()
+        if self._unmarked:
+            self._world.age()  # what stood before the first mark was there when the tool began
         self._section = statement.section
+        self._unmarked = statement.section == 0 and not statement.managed
         if statement.managed:
             self._world.begin(managed=True, line=statement.line)
 
@@ -117,6 +121,9 @@ class _Judge:
             hits.append(Hit("commit-without-begin", ""))
         self._opened = None
         self._world.end()
+        if node.chain:
+            self._world.begin(line=statement.line)
+            self._opened = statement
         return hits
 
     def _one(self, node: Node, hits: list[Hit], sql: str, depth: int) -> None:
@@ -133,8 +140,21 @@ class _Judge:
             world.transaction.locks[relation] = max(mode, world.transaction.locks.get(relation, Mode.NONE))
         code.look(node, world, hits)
         changes.apply(node, world, sql)
+        if node.tag == "CreateSchemaStmt":
+            self._elements(node, hits, sql, depth)
         if depth < DEPTH:
             self._within(node, hits, sql, depth)
+
+    def _elements(self, node: Node, hits: list[Hit], sql: str, depth: int) -> None:
+        """Judge what CREATE SCHEMA makes within the schema."""
+        settings = self._world.transaction.settings
+        before = settings.get("search_path")
+        settings["search_path"] = node.schemaname or (node.authrole.rolename if node.authrole is not None else "")
+        for element in node.schema_elts or ():
+            self._one(element, hits, sql, depth + 1)
+        settings.pop("search_path")
+        if before is not None:
+            settings["search_path"] = before
 
     def _within(self, node: Node, hits: list[Hit], sql: str, depth: int) -> None:
         steps = code.steps(node, sql, self._world, hits)
@@ -188,14 +208,8 @@ def _there(node: Node, world: World, fx: Effects) -> None:
 
 
 def _one_row(node: Node) -> bool:
-    """Tell whether a write is of the rows of one key."""
-    if node.tag not in ("UpdateStmt", "DeleteStmt") or bounded(node) != "yes":
-        return False
-    return any(
-        part.tag == "A_Expr" and part.parts.get("kind") == "AEXPR_OP" and (part.parts.get("name") or ("",))[-1] == "="
-        and column_of(part.lexpr) is not None
-        for part in conjuncts(node.where_clause)
-    )  # fmt: skip
+    """Tell whether a write is of the rows of a few keys."""
+    return node.tag in ("UpdateStmt", "DeleteStmt") and of_keys(node.where_clause)
 
 
 def _repeatable(node: Node, world: World, fx: Effects) -> None:

@@ -50,7 +50,7 @@ class _Reading:
         columns = self._grouped("lint_columns", self._column)
         constraints = self._grouped("lint_constraints", self._constraint)
         indexes = self._grouped("lint_indexes", _index)
-        readers = self._readers()
+        readers, users = self._readers(), self._users()
         tables = {
             table.name: replace(
                 table,
@@ -58,6 +58,7 @@ class _Reading:
                 constraints={constraint.name: constraint for constraint in constraints[table.name]},
                 indexes={index.name: index for index in indexes[table.name]},
                 read_by=readers[table.name],
+                named_by=users[table.name],
             )
             for table in map(self._table, relations)
         }
@@ -94,6 +95,8 @@ class _Reading:
             default_partition=self._name(row.default_schema, row.default_partition) or None,
             partition_key=tuple(row.partition_key or ()),
             policies=row.policies,
+            unlogged=row.persistence == "u",
+            populated=row.populated,
         )
 
     def _column(self, row: Any) -> Column:
@@ -115,6 +118,13 @@ class _Reading:
             views[view] = views.get(view, frozenset()) | {row.column}
         return readers
 
+    def _users(self) -> defaultdict[str, dict[str, frozenset[str]]]:
+        users: defaultdict[str, dict[str, frozenset[str]]] = defaultdict(dict)
+        for row in self._rows("lint_column_users"):
+            of_table = users[self._name(row.schema, row.relation)]
+            of_table[row.used_by] = of_table.get(row.used_by, frozenset()) | {row.column}
+        return users
+
     def _type(self, row: Any) -> UserType:
         columns = tuple(self._unqualified(row.columns or ()))
         base = _written(row.base) if row.base else None
@@ -133,7 +143,8 @@ class _Reading:
 
 
 def _index(row: Any) -> Index:
-    return Index(row.name, tuple(row.columns or ()), unique=row.is_unique, partial=row.partial, valid=row.valid)
+    uses = frozenset(row.uses or ()) | {column for column in row.columns or () if column}
+    return Index(row.name, tuple(row.columns or ()), row.is_unique, row.partial, row.valid, uses)
 
 
 @cache

@@ -70,8 +70,24 @@ def _foreign_key(node: Node, constraint: Constraint, table: Table, world: World,
             fx.hit("foreign-key-scans", table.name, other)
         elif table.kind == "p" and node.skip_validation and world.version < NOT_VALID_ANYWHERE_SINCE:
             fx.hit("foreign-key-not-valid-partitioned", table.name)
+    elif table.filled and constraint.valid and world.used(other):
+        fx.hit("foreign-key-scans", table.name, other)
     if world.used(other) and other != table.name:
         fx.hit("foreign-key-locks-both", table.name, other)
+
+
+def alter(cmd: Node, table: Table, world: World, fx: Effects) -> None:
+    """ALTER CONSTRAINT: to enforce a foreign key that wasn't is to check every row."""
+    change = cmd.parts["def"]
+    fx.lock(table.name, Mode.ACCESS_EXCLUSIVE)
+    constraint = table.constraints.get(change.conname)
+    other = (constraint.references if constraint is not None else None) or ""
+    if not change.alter_enforceability:
+        return
+    since(NOT_VALID_ANYWHERE_SINCE, "ENFORCED", table.name, world, fx)
+    if change.is_enforced and world.used(table.name):
+        fx.lock(other, Mode.SHARE_ROW_EXCLUSIVE)
+        fx.hit("foreign-key-scans", table.name, other or "the table that it refers to")
 
 
 def _using_index(node: Node, constraint: Constraint, table: Table, fx: Effects) -> None:
