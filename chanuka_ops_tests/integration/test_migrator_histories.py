@@ -89,7 +89,7 @@ def soundly(report: Report, known: set[str]) -> None:
 
 def makes_an_index(path: Path) -> bool:
     """Whether it makes an index on a table that it doesn't make itself."""
-    body = path.read_text().partition("def downgrade")[0]
+    body = path.read_text().partition("def upgrade")[2].partition("def downgrade")[0]
     return "op.create_index(" in body and "create_table(" not in body
 
 
