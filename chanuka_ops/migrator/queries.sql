@@ -703,6 +703,10 @@ select format('drop schema if exists %I cascade', cast(:own_schema as text));
 -- what: the tablespaces that a script may name
 select spcname::text as name, quote_ident(spcname) as quoted from pg_tablespace where spcname !~ '^pg_' order by 1;
 
+-- name: source_wal_level
+-- what: how much a server writes into its write-ahead log
+select current_setting('wal_level') as wal_level;
+
 -- name: source_calls_query
 -- what: where this database has pg_stat_statements: the query for its statements, their calls, and since how many seconds they are counted
 select format(

@@ -113,7 +113,12 @@ class _Meanwhile:
     warnings: tuple[str, ...] = ()
     failure: errors.ChanukaError | None = None
 
-    def __call__(self, drilled: Drilled, copy: RestoredCopy) -> None:
+    @property
+    def wal_level(self) -> str:
+        """The source's."""
+        return self.here.wal_level
+
+    def __call__(self, drilled: Drilled, copy: RestoredCopy, /) -> None:
         """Rehearse; an error of the rehearsal is none of the drill."""
         if not drilled.proven:
             return

@@ -43,7 +43,7 @@ def where(database: DatabaseSettings, manager: ConnectionManager, tmp_path: Path
 @contextmanager
 def dumping(database: DatabaseSettings, manager: ConnectionManager, pg: Binaries) -> Iterator[Callable[[], int]]:
     """A pg_dump that stands still, its reader busy elsewhere, with its locks on all tables; gives what lets it end."""
-    argv = [pg.path("pg_dump"), "--format=plain", "--dbname", parameters.conninfo(database)]
+    argv = [str(pg.path("pg_dump")), "--format=plain", "--dbname", parameters.conninfo(database)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE)
 
     def let_it_end() -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from chanuka_ops import errors
 from chanuka_ops.backup import encryption, rules
@@ -26,8 +26,18 @@ from chanuka_ops.postgres import binaries
 
 log = logging.getLogger(__name__)
 
-Meanwhile = Callable[[Drilled, drills.RestoredCopy], None]
 HISTORY = 3  # backups looked back at for each part: which of them was compared when
+
+
+class Meanwhile(Protocol):
+    """What is done with a restored copy once it was compared."""
+
+    @property
+    def wal_level(self) -> str:
+        """The setting of the source's server: the copy's is to write the same."""
+
+    def __call__(self, drilled: Drilled, copy: drills.RestoredCopy, /) -> None:
+        """Do it."""
 
 
 def verify(store: Store, backup_id: str) -> Verified:
@@ -134,7 +144,7 @@ def fetched(
 
 @contextmanager
 def restored(
-    got: Fetched, manifest: Manifest, settings: Settings, *, like_production: bool = False
+    got: Fetched, manifest: Manifest, settings: Settings, *, wal_level: str | None = None
 ) -> Iterator[drills.RestoredCopy]:
     """Restore fetched files into a scratch server for the block. Errors: as `BackupService.drill`."""
     programs = (*binaries.SERVER, *binaries.CLIENT)
@@ -146,7 +156,7 @@ def restored(
         found,
         settings.operations.backup,
         settings.state_dir,
-        like_production=like_production,
+        wal_level=wal_level,
     ) as copy:
         yield copy
 
@@ -176,7 +186,8 @@ def _drill(store: Store, manifest: Manifest, settings: Settings, meanwhile: Mean
             )  # fmt: skip
             reached("fetched")
             if not done.problems:
-                with restored(done.got, manifest, settings, like_production=meanwhile is not None) as done.copy:
+                wal_level = meanwhile.wal_level if meanwhile is not None else None
+                with restored(done.got, manifest, settings, wal_level=wal_level) as done.copy:
                     reached("restored")
                     done.compare(settings, part=_part(store, manifest))
                     done.watch.stop()
