@@ -62,7 +62,9 @@ class Gate:
             fresh = bool(steps) and not self._holds_tables()
             asks = bool(steps) and not fresh
             document = self._rehearsal(plan, steps) if asks and direction == "up" else None
-            linted = self._lint() if asks and direction == "up" and "danger" in self._policy.approval else None
+            linted = (
+                self._lint() if asks and direction == "up" else None
+            )  # also where it decides nothing: it's reported
             facts = Facts(
                 direction=direction,
                 move_hash=move_hash,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import doctest
-import json
 from pathlib import Path
 
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.migrator.lint import casts, dynamic, handbook, judge, sarif, script, waivers
+from chanuka_ops.migrator.lint import casts, dynamic, handbook, judge, script, waivers
 from chanuka_ops.migrator.lint.catalogue import Type
 from chanuka_ops.migrator.lint.checks import session
 from chanuka_ops.migrator.lint.model import Report, Source
@@ -138,20 +137,42 @@ def test_on_its_last_day_a_waiver_holds() -> None:
     assert waivers.judged(waiver, today=TODAY + dt.timedelta(days=1), known=RULES).fault
 
 
-def test_sarif_names_each_rule_once_and_each_place() -> None:
-    report = linted("SELECT 1;\nDROP TABLE a;\n-- lint: allow cluster until 2027-01-01: night\nCLUSTER b USING i;")
-    document = sarif.document(report, RULES, version="1.0.0")
-    json.dumps(document)
-    [run] = document["runs"]
-    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
-    assert document["version"] == "2.1.0"
-    assert len(set(rules)) == len(rules)
-    for result in run["results"]:
-        assert rules[result["ruleIndex"]] == result["ruleId"]
-        assert result["level"] in ("error", "warning", "note")
-        assert result["locations"][0]["physicalLocation"]["region"]["startLine"] >= 1
-    [cluster] = [result for result in run["results"] if result["ruleId"] == "cluster"]
-    assert cluster["suppressions"] == [{"kind": "inSource", "justification": "night"}]
+def test_a_long_wait_for_a_lock_is_told_once_and_where_it_holds_others_up() -> None:
+    waits = [
+        (f.object, f.message)
+        for _, f in linted(
+            "SET lock_timeout = '5min';\nCREATE INDEX CONCURRENTLY i ON quiet (a);\n"
+            "SET lock_timeout = '20s';\nALTER TABLE a ADD COLUMN x int;\n"
+            "SET lock_timeout = '1min';\nALTER TABLE b ADD COLUMN x int;\nALTER TABLE c ADD COLUMN x int;\n"
+            "SET lock_timeout = '30s';\nALTER TABLE d ADD COLUMN x int;"
+        ).findings
+        if f.rule.id == "lock-timeout-long"
+    ]
+    assert waits == [("b", "waits up to 1min for a lock, and everybody else behind it")]
+
+
+def test_what_stands_before_the_first_mark_was_there_before() -> None:
+    setup = "CREATE TABLE t (id bigint PRIMARY KEY, a varchar(20));\nINSERT INTO t SELECT 1, 'x';\n"
+    assert "index-build-blocks-writes" not in rules_of(linted(f"{setup}CREATE INDEX i ON t (a);"))
+    assert "index-build-blocks-writes" in rules_of(linted(f"{setup}-- @tx\nCREATE INDEX i ON t (a);"))
+    wider = linted(f"{setup}-- @tx\nALTER TABLE t ALTER COLUMN a TYPE varchar(40);")
+    assert wider.worst() != "danger", "its type is known from what stands before"
+
+
+@pytest.mark.parametrize(
+    ("script", "rule"),
+    [
+        (
+            "BEGIN;\nDROP VIEW v;\nCOMMIT AND CHAIN;\nCREATE INDEX CONCURRENTLY i ON a (x);\nCOMMIT;",
+            "concurrently-in-transaction",
+        ),
+        ("START TRANSACTION;\nLOCK TABLE a;\nCOPY (SELECT count(*) FROM b) TO STDOUT;\nEND;", "scan-while-locked"),
+        ("BEGIN;\nLOCK TABLE a;\nDECLARE c CURSOR FOR SELECT * FROM b;\nCOMMIT;", "scan-while-locked"),
+        ("CREATE INDEX ON ONLY t (a);\nSELECT archive_everything();", "routine-unseen"),
+    ],
+)
+def test_ways_to_say_it(script: str, rule: str) -> None:
+    assert rule in rules_of(linted(script))
 
 
 @pytest.mark.parametrize(

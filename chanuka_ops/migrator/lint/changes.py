@@ -131,6 +131,8 @@ def _drop(node: Node, world: World) -> None:
                 world.keep(replace(owner, indexes={key: i for key, i in owner.indexes.items() if key != name}))
             world.dropped_indexes.add(name)
         elif node.remove_type in ("OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW"):
+            for part in world.partitions(name):
+                world.drop(part.name)
             world.drop(name)
             if node.remove_type == "OBJECT_VIEW":
                 _unread(name, world)

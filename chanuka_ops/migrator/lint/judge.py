@@ -12,6 +12,7 @@ from dataclasses import replace
 from chanuka_ops.migrator.lint import changes, code, dynamic, leftovers
 from chanuka_ops.migrator.lint.checks import CHECKS
 from chanuka_ops.migrator.lint.checks.bounds import of_keys
+from chanuka_ops.migrator.lint.checks.session import duration_ms
 from chanuka_ops.migrator.lint.checks.usertypes import enum_values_used
 from chanuka_ops.migrator.lint.model import Direction, Finding, Mode, Statement
 from chanuka_ops.migrator.lint.rulebook import RULES
@@ -19,6 +20,7 @@ from chanuka_ops.migrator.lint.tree import Node
 from chanuka_ops.migrator.lint.world import Effects, Hit, World
 
 LOSSES = frozenset({"drop-table", "drop-column", "drop-schema", "truncate", "truncate-cascade", "mass-delete"})
+LONG_LOCK_TIMEOUT_MS = 10_000
 DEPTH = 4  # of functions that call functions
 _BEGIN = {"TRANS_STMT_BEGIN", "TRANS_STMT_START"}
 _REPEATABLE = {"CreateStmt": "if_not_exists", "DropStmt": "missing_ok", "CreateTableAsStmt": "if_not_exists",
@@ -62,7 +64,12 @@ class _Judge:
         self._leave()
         for statement, hit in self._made.left(self._world):
             self._note(statement, [hit])
-        return [self._softened(finding) for finding in self._findings]
+        longest = max((n for n, f in enumerate(self._findings) if f.rule.id == "lock-timeout-long"), default=-1)
+        return [
+            self._softened(finding)
+            for number, finding in enumerate(self._findings)
+            if finding.rule.id != "lock-timeout-long" or number == longest
+        ]
 
     def _softened(self, finding: Finding) -> Finding:
         """A table that was renamed and has a view of its old name breaks hardly anybody."""
@@ -194,6 +201,17 @@ def _together(node: Node, world: World, fx: Effects) -> None:
         ):
             if world.setting(setting) in (None, "", "0"):
                 fx.hit(rule, strong[0])
+    if strong:
+        _patience(strong[0], world, fx)
+
+
+def _patience(relation: str, world: World, fx: Effects) -> None:
+    """Speak of a long wait for a lock that holds others up: of the script's longest one only, see `_Judge.run`."""
+    setting = world.setting("lock_timeout") or ""
+    wait_ms = duration_ms(setting) or 0.0
+    if wait_ms > max(LONG_LOCK_TIMEOUT_MS, world.longest_wait_ms):
+        world.longest_wait_ms = wait_ms
+        fx.hit("lock-timeout-long", relation, setting)
 
 
 def _there(node: Node, world: World, fx: Effects) -> None:

@@ -52,6 +52,8 @@ class World:
     covered: set[str] = field(default_factory=set)
     """Old names of tables that a view has now."""
     prepared: dict[str, Node] = field(default_factory=dict)
+    longest_wait_ms: float = 0.0
+    """The longest lock_timeout that was spoken of."""
 
     @property
     def in_transaction(self) -> bool:
@@ -190,6 +192,7 @@ class World:
         """Let it become old, and forget the session: another revision follows, perhaps weeks later."""
         self.end()
         self.settings.clear()
+        self.longest_wait_ms = 0.0
         self.age()
         for names in (self.dropped_indexes, self.renamed, self.covered):
             names.clear()
