@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from chanuka_ops import context, errors
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Listed, Retention, Verified
-from chanuka_ops.backup.proving.service import Meanwhile
+from chanuka_ops.backup.proving.drill import Meanwhile
 from chanuka_ops.backup.restoring.restored import Options, Restored
 from chanuka_ops.backup.storing import flocks
 from chanuka_ops.config import DatabaseSettings, Settings

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import SecretStr
 from sqlalchemy import text
 
 from chanuka_ops.backup import rules
-from chanuka_ops.backup.answers import Comparison, Mismatch
+from chanuka_ops.backup.answers import Comparison, Drilled, Mismatch
 from chanuka_ops.backup.beside import GoOn, beside
 from chanuka_ops.backup.model import Fingerprint, Manifest
 from chanuka_ops.backup.proving import amcheck, asserting, borrowed, comparing
@@ -55,6 +56,17 @@ class RestoredCopy:
     restore_seconds: float
     rights: bool = True
     warnings: tuple[str, ...] = ()
+
+
+class Meanwhile(Protocol):
+    """What is done with a restored copy once it was compared."""
+
+    @property
+    def wal_level(self) -> str:
+        """The setting of the source's server: the copy's is to write the same."""
+
+    def __call__(self, drilled: Drilled, copy: RestoredCopy, /) -> None:
+        """Do it."""
 
 
 @contextmanager

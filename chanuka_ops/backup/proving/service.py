@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from chanuka_ops import errors
 from chanuka_ops.backup import encryption, rules
@@ -17,6 +17,7 @@ from chanuka_ops.backup.documents import MANIFEST, STATUS
 from chanuka_ops.backup.model import Evidence, Manifest, Status, Tier
 from chanuka_ops.backup.proving import comparing
 from chanuka_ops.backup.proving import drill as drills
+from chanuka_ops.backup.proving.drill import Meanwhile
 from chanuka_ops.backup.storing import fetching, sweeping
 from chanuka_ops.backup.storing.fetching import Fetched
 from chanuka_ops.backup.storing.store import Store
@@ -27,17 +28,6 @@ from chanuka_ops.postgres import binaries
 log = logging.getLogger(__name__)
 
 HISTORY = 3  # backups looked back at for each part: which of them was compared when
-
-
-class Meanwhile(Protocol):
-    """What is done with a restored copy once it was compared."""
-
-    @property
-    def wal_level(self) -> str:
-        """The setting of the source's server: the copy's is to write the same."""
-
-    def __call__(self, drilled: Drilled, copy: drills.RestoredCopy, /) -> None:
-        """Do it."""
 
 
 def verify(store: Store, backup_id: str) -> Verified:
