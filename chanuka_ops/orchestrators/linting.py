@@ -16,7 +16,7 @@ from chanuka_ops.migrator.lint import looking, second
 from chanuka_ops.migrator.lint.catalogue import Catalogue
 from chanuka_ops.migrator.lint.model import Report
 from chanuka_ops.migrator.lint.service import Linter
-from chanuka_ops.migrator.scripts import locate
+from chanuka_ops.migrator.locating import locate
 from chanuka_ops.migrator.service import Migrator
 from chanuka_ops.postgres.server import embedded_running
 

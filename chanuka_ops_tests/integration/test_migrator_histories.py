@@ -16,7 +16,7 @@ from sqlalchemy import text
 from chanuka_ops import errors
 from chanuka_ops.config import MigrationSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
-from chanuka_ops.migrator import scripts
+from chanuka_ops.migrator import locating
 from chanuka_ops.migrator.lint.model import Report
 from chanuka_ops.migrator.service import Migrator
 from chanuka_ops.orchestrators import linting
@@ -119,7 +119,7 @@ def down_as_far_as_it_goes(subject: Migrator) -> tuple[int, errors.ChanukaError 
 
 @pytest.mark.timeout(300)
 def test_dagsters_own_history(manager: ConnectionManager, tmp_path: Path) -> None:
-    theirs = scripts.locate(MigrationSettings(script_location=DAGSTER), tmp_path)
+    theirs = locating.locate(MigrationSettings(script_location=DAGSTER), tmp_path)
     where = tmp_path / "upgrade"
     where.mkdir()
     (where / "env.py").write_text(DAGSTER_ENV.format(env=str(theirs / "env.py")))
