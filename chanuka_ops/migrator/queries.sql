@@ -462,7 +462,15 @@ select
     ) as partition_key,
     (select count(*) from pg_policy l where l.polrelid = c.oid)::int as policies,
     c.relpersistence::text as persistence,
-    c.relispopulated as populated
+    c.relispopulated as populated,
+    (select m.amname from pg_am m where m.oid = c.relam) as access_method,
+    (
+        select coalesce(s.spcname, ds.spcname)
+        from pg_database b
+        join pg_tablespace ds on ds.oid = b.dattablespace
+        left join pg_tablespace s on s.oid = c.reltablespace
+        where b.datname = current_database()
+    ) as tablespace
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 left join pg_inherits i on i.inhrelid = c.oid and c.relispartition
@@ -505,7 +513,12 @@ select
     ) as columns,
     case when k.contype = 'c' then pg_get_constraintdef(k.oid) end as definition,
     rn.nspname as references_schema,
-    r.relname as references_relation
+    r.relname as references_relation,
+    (
+        select array_agg(a.attname::text order by u.position)
+        from unnest(k.confkey) with ordinality as u (number, position)
+        join pg_attribute a on a.attrelid = k.confrelid and a.attnum = u.number
+    ) as referred
 from pg_constraint k
 join pg_class c on c.oid = k.conrelid
 join pg_namespace n on n.oid = c.relnamespace
@@ -549,6 +562,13 @@ select distinct
     c.relname as relation,
     a.attname as column,
     vn.nspname as view_schema,
+    (
+        select coalesce(s.spcname, ds.spcname)
+        from pg_database b
+        join pg_tablespace ds on ds.oid = b.dattablespace
+        left join pg_tablespace s on s.oid = ic.reltablespace
+        where b.datname = current_database()
+    ) as tablespace,
     v.relname as view
 from pg_depend d
 join pg_rewrite w on w.oid = d.objid and d.classid = 'pg_rewrite'::regclass
@@ -609,6 +629,36 @@ select
     ) as columns
 from pg_type t
 join pg_namespace n on n.oid = t.typnamespace
+-- name: lint_needed
+-- what: what needs a function or a sequence of users, so that neither can be dropped alone
+select
+    case when p.oid is null then 'sequence' else 'function' end as kind,
+    n.nspname as schema,
+    coalesce(p.proname, s.relname) as name,
+    pg_describe_object(d.classid, d.objid, d.objsubid) as dependent,
+    un.nspname as user_schema,
+    u.relname as user_relation
+from pg_depend d
+left join pg_proc p on d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid
+left join pg_class s on d.refclassid = 'pg_class'::regclass and s.oid = d.refobjid and s.relkind = 'S'
+join pg_namespace n on n.oid = coalesce(p.pronamespace, s.relnamespace)
+left join pg_trigger t on d.classid = 'pg_trigger'::regclass and t.oid = d.objid
+left join pg_attrdef f on d.classid = 'pg_attrdef'::regclass and f.oid = d.objid
+left join pg_class u on u.oid = coalesce(t.tgrelid, f.adrelid, case when d.classid = 'pg_class'::regclass then d.objid end)
+left join pg_namespace un on un.oid = u.relnamespace
+where
+    d.deptype = 'n' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    and (p.oid is null or 1 = (select count(*) from pg_proc m where (m.proname, m.pronamespace) = (p.proname, p.pronamespace)))
+union all
+select 'sequence', n.nspname, s.relname, 'identity of column ' || a.attname, un.nspname, u.relname
+from pg_depend d
+join pg_class s on s.oid = d.objid and s.relkind = 'S'
+join pg_namespace n on n.oid = s.relnamespace
+join pg_class u on u.oid = d.refobjid
+join pg_namespace un on un.oid = u.relnamespace
+join pg_attribute a on a.attrelid = u.oid and a.attnum = d.refobjsubid
+where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype = 'i';
+
 left join pg_class tc on tc.oid = t.typrelid
 where
     t.typtype in ('d', 'e', 'c') and coalesce(tc.relkind, 'c') = 'c'

@@ -7,8 +7,9 @@ from chanuka_ops.migrator.lint.rulebook import RULES
 from chanuka_ops.migrator.lint.world import World
 from chanuka_ops_tests.integration.lint_adversary import ADVERSARY
 from chanuka_ops_tests.integration.lint_cases import CASES, Case
+from chanuka_ops_tests.integration.lint_traps import TRAPS
 
-EVERY = (*CASES, *ADVERSARY)
+EVERY = (*CASES, *ADVERSARY, *TRAPS)
 UNKNOWN_TYPES = {"column-type-unknown", "column-type-rewrites"}
 
 

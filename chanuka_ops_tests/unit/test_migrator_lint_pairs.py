@@ -89,7 +89,7 @@ PAIRS = (
     ("alter-system", auto("ALTER SYSTEM SET work_mem = '1GB';"), auto("SELECT 1;")),
     ("routine-changes-schema", tx("CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS 'BEGIN DROP TABLE x; END';"), tx("CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS 'BEGIN END';")),
     ("dynamic-sql-unseen", tx("DO $$ DECLARE q text := 'x'; BEGIN EXECUTE q; END $$;"), tx("DO $$ BEGIN NULL; END $$;")),
-    ("dynamic-sql-unseen", tx("DO $$ DECLARE t text := 'x'; BEGIN SELECT name INTO t FROM s; EXECUTE format('ALTER TABLE %I ADD COLUMN a int', t); END $$;"), tx("DO $$ DECLARE t text := 'x'; BEGIN EXECUTE format('ALTER TABLE %I ADD COLUMN a int', t); END $$;")),
+    ("dynamic-sql-unseen", tx("DO $$ DECLARE t text := 'x'; BEGIN SELECT name INTO t FROM s; EXECUTE format('ALTER TABLE u ADD COLUMN a %s', t); END $$;"), tx("DO $$ DECLARE t text; BEGIN SELECT name INTO t FROM s; EXECUTE format('ALTER TABLE %I ADD COLUMN a int', t); END $$;")),
     ("body-unreadable", tx("DO LANGUAGE plperl $$ spi_exec_query('x'); $$;"), tx("DO $$ BEGIN NULL; END $$;")),
     ("routine-unseen", tx("CALL tidy();"), tx("SELECT now();")),
     ("generated-sql-run", "SELECT 'DROP TABLE t' \\gexec", "SELECT 1;"),

@@ -11,6 +11,8 @@ from chanuka_ops.migrator.lint.checks.columns import by_kind
 from chanuka_ops.migrator.lint.tree import Node
 from chanuka_ops.migrator.lint.world import World
 
+LIKE_CONSTRAINTS, LIKE_INDEXES = 1 << 2, 1 << 6  # of TableLikeOption, in PostgreSQL's parsenodes.h
+
 
 def _column(node: Node) -> Column:
     parts = by_kind(node)
@@ -32,7 +34,15 @@ def with_element(table: Table, element: Node, world: World) -> Table:
         return _with_constraint(table, constraints.made(element, table.name, world))
     if element.tag == "TableLikeClause":
         model = world.table(world.name(element.relation))
-        return replace(table, columns={**table.columns, **model.columns}, whole=model.whole)
+        table = replace(table, columns={**table.columns, **model.columns}, whole=model.whole)
+        options = element.options or 0
+        for constraint in model.constraints.values():
+            if constraint.kind == "n" or (constraint.kind == "c" and options & LIKE_CONSTRAINTS):
+                table = table.with_constraint(constraint)
+        if options & LIKE_INDEXES:
+            for index in model.indexes.values():
+                table = table.with_index(replace(index, name=f"{table.name}_{index.name}"))
+        return table
     return table
 
 

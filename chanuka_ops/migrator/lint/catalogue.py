@@ -74,6 +74,8 @@ class Constraint:
     columns: tuple[str, ...] = ()
     expr: Any = None
     references: str | None = None
+    referred: tuple[str, ...] = ()
+    """The columns there; none where the primary key is meant."""
 
     @property
     def proves_not_null(self) -> frozenset[str]:
@@ -95,6 +97,7 @@ class Index:
     partial: bool = False
     valid: bool = True
     uses: frozenset[str] = frozenset()
+    tablespace: str | None = None
 
     def rebuilt_with(self, column: str) -> bool:
         """Tell whether it is built anew whenever the column's type is touched: it has an expression or a WHERE."""
@@ -130,6 +133,8 @@ class Table:
     filled: bool = False
     unlogged: bool | None = None
     populated: bool = True
+    access_method: str | None = None
+    tablespace: str | None = None
 
     def not_null(self, column: str) -> bool:
         """Tell whether the column is known to hold no null."""
@@ -193,6 +198,8 @@ class Catalogue:
     time_zone: str | None = None
     path: tuple[str, ...] = ("public",)
     builtin_volatile: frozenset[str] = frozenset()
+    needed: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """For ("function", name) or ("sequence", name): what needs it, each with the relation that it is of."""
 
 
 def calls(tree: Any) -> list[str]:

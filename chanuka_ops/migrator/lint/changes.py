@@ -19,7 +19,7 @@ from chanuka_ops.migrator.lint.checks import session
 from chanuka_ops.migrator.lint.checks.bounds import few
 from chanuka_ops.migrator.lint.checks.dropping import name_of
 from chanuka_ops.migrator.lint.checks.indexes import made_index
-from chanuka_ops.migrator.lint.tree import Node, found
+from chanuka_ops.migrator.lint.tree import Node, found, literal
 from chanuka_ops.migrator.lint.world import World
 
 FRESH_ENUM_SINCE = 17  # a value added to an enum of the same transaction may be used in it
@@ -70,6 +70,9 @@ def _refresh(node: Node, world: World) -> None:
 
 
 def _select(node: Node, world: World) -> None:
+    for call in found(node.target_list, "FuncCall"):
+        if (call.funcname or ("",))[-1] == "set_config" and len(call.args or ()) == 3:  # noqa: PLR2004 - name, value, is_local
+            _configure(call, world)
     if node.into_clause is not None:
         relation = node.into_clause.rel
         filled = bool(found(node.from_clause, "RangeVar"))
@@ -130,12 +133,21 @@ def _drop(node: Node, world: World) -> None:
             if owner is not None:
                 world.keep(replace(owner, indexes={key: i for key, i in owner.indexes.items() if key != name}))
             world.dropped_indexes.add(name)
+        elif node.remove_type in ("OBJECT_TRIGGER", "OBJECT_POLICY"):
+            _unnamed(node.remove_type.removeprefix("OBJECT_").lower(), item, world)
         elif node.remove_type in ("OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW"):
             for part in world.partitions(name):
                 world.drop(part.name)
             world.drop(name)
             if node.remove_type == "OBJECT_VIEW":
                 _unread(name, world)
+
+
+def _unnamed(kind: str, item: tuple[str, ...], world: World) -> None:
+    """Note that a trigger or a policy is gone: what it named, it names no more."""
+    table = world.table(world.joined(tuple(item[:-1])))
+    users = {user: columns for user, columns in table.named_by.items() if user != f"{kind} {item[-1]}"}
+    world.keep(replace(table, named_by=users))
 
 
 def _unread(view: str, world: World) -> None:
@@ -205,6 +217,14 @@ def _create_function(node: Node, world: World, sql: str) -> None:
 def _policy(node: Node, world: World) -> None:
     table = world.table(world.name(node.table))
     world.keep(replace(table, policies=table.policies + 1))
+
+
+def _configure(call: Node, world: World) -> None:
+    name, value, local = (literal(argument) for argument in call.args)
+    settings = world.transaction.settings if local else world.settings
+    settings[str(name).lower()] = str(value)  # one that is computed is "None", which is neither UTC nor off
+    if not local:
+        world.transaction.settings.pop(str(name).lower(), None)
 
 
 def _set(node: Node, world: World) -> None:

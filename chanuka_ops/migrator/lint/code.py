@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from chanuka_ops.migrator.lint import dynamic, grammar
 from chanuka_ops.migrator.lint.catalogue import Routine, calls
@@ -88,11 +89,28 @@ def _do(node: Node, sql: str, hits: list[Hit]) -> list[Step]:
 
 
 def _of_routine(routine: Routine, hits: list[Hit]) -> list[Step]:
+    if routine.language == "sql" and not routine.body.strip():
+        return [Step(routine.definition, node) for node in _atomic(routine.definition)]
     if routine.language == "sql":
         return [Step(routine.body, node) for node in _parsed(routine.body) or ()]
     if routine.language != "plpgsql":
         return []
     return _of_body(grammar.routine(routine.definition), routine.body, f"function {routine.name}", hits)
+
+
+def _atomic(definition: str) -> list[Node]:
+    """Return the statements of a body that is no string: BEGIN ATOMIC … END, or RETURN."""
+    statements: list[Node] = []
+    waiting: list[Any] = [node.sql_body for node in _parsed(definition) or ()]
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, tuple):
+            waiting = [*item, *waiting]
+        elif isinstance(item, Node) and item.tag == "ReturnStmt":
+            statements.append(Node("SelectStmt", {"target_list": (Node("ResTarget", {"val": item.returnval}),)}))
+        elif isinstance(item, Node):
+            statements.append(item)
+    return statements
 
 
 def _of_body(body: grammar.Routine | None, text: str, what: str, hits: list[Hit]) -> list[Step]:
@@ -124,12 +142,18 @@ def _dynamic(expression: str, constants: Mapping[str, str], hits: list[Hit]) -> 
 
 
 def unseen(step: Step, world: World) -> Hit | None:
-    """Return what is to be said of a statement that works on a relation nobody can name here."""
+    """Return what is to be said of a statement whose doing nobody can name here.
+
+    Of a relation, a column or a constraint whose name isn't seen the rules speak as of one that isn't known; what is
+    dropped, or of which type or by which function, has to be seen.
+    """
     if not step.guessed or step.node is None or step.node.tag in _HARMLESS:
         return None
     named = {world.name(relation) for relation in found(step.node, "RangeVar")}
-    hidden = [name for name in named if dynamic.PLACEHOLDER in name and world.used(name)]
-    if not hidden and (named or step.node.tag != "DropStmt"):
+    told = (found(step.node, "TypeName"), found(step.node, "FuncCall"))
+    words = [word for nodes in told for node in nodes for word in (node.names or node.funcname or ())]
+    hidden = any(dynamic.PLACEHOLDER in str(word) for word in words)
+    if not hidden and (step.node.tag != "DropStmt" or (named and not any(map(world.used, named)))):
         return None
     return Hit("dynamic-sql-unseen", "", f": {step.guessed}")
 

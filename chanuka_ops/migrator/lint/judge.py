@@ -115,6 +115,10 @@ class _Judge:
             self._world.begin(line=statement.line)
             self._opened = statement
             return []
+        if kind == "TRANS_STMT_SAVEPOINT":
+            now.savepoints[node.savepoint_name] = dict(now.locks)
+        elif kind == "TRANS_STMT_ROLLBACK_TO" and node.savepoint_name in now.savepoints:
+            now.locks = dict(now.savepoints[node.savepoint_name])
         if kind == "TRANS_STMT_PREPARE":
             self._opened = None
             self._world.end()

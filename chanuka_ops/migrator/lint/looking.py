@@ -70,6 +70,7 @@ class _Reading:
             str(self._server.time_zone),
             self._path,
             frozenset(row.name for row in self._rows("lint_volatile_builtins")),
+            self._needed(),
         )
 
     def _rows(self, block: str) -> Sequence[Any]:
@@ -97,6 +98,8 @@ class _Reading:
             policies=row.policies,
             unlogged=row.persistence == "u",
             populated=row.populated,
+            access_method=row.access_method,
+            tablespace=row.tablespace,
         )
 
     def _column(self, row: Any) -> Column:
@@ -108,7 +111,8 @@ class _Reading:
     def _constraint(self, row: Any) -> Constraint:
         reference = self._name(row.references_schema, row.references_relation) or None
         expr = _check(row.definition) if row.definition else None
-        return Constraint(row.name, row.kind, row.valid, tuple(row.columns or ()), expr, reference)
+        columns, referred = tuple(row.columns or ()), tuple(row.referred or ())
+        return Constraint(row.name, row.kind, row.valid, columns, expr, reference, referred)
 
     def _readers(self) -> defaultdict[str, dict[str, frozenset[str]]]:
         readers: defaultdict[str, dict[str, frozenset[str]]] = defaultdict(dict)
@@ -117,6 +121,13 @@ class _Reading:
             view = self._name(row.view_schema, row.view)
             views[view] = views.get(view, frozenset()) | {row.column}
         return readers
+
+    def _needed(self) -> dict[tuple[str, str], tuple[tuple[str, str], ...]]:
+        needed: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+        for row in self._rows("lint_needed"):
+            user = row.dependent, self._name(row.user_schema, row.user_relation)
+            needed[row.kind, self._name(row.schema, row.name)].append(user)
+        return {key: tuple(users) for key, users in needed.items()}
 
     def _users(self) -> defaultdict[str, dict[str, frozenset[str]]]:
         users: defaultdict[str, dict[str, frozenset[str]]] = defaultdict(dict)
@@ -144,7 +155,8 @@ class _Reading:
 
 def _index(row: Any) -> Index:
     uses = frozenset(row.uses or ()) | {column for column in row.columns or () if column}
-    return Index(row.name, tuple(row.columns or ()), row.is_unique, row.partial, row.valid, uses)
+    columns = tuple(row.columns or ())
+    return Index(row.name, columns, row.is_unique, row.partial, row.valid, uses, row.tablespace)
 
 
 @cache

@@ -12,7 +12,8 @@ from chanuka_ops.migrator.lint.catalogue import Catalogue, Routine, Table, UserT
 from chanuka_ops.migrator.lint.model import Mode
 from chanuka_ops.migrator.lint.tree import Node
 
-UTC = frozenset({"utc", "etc/utc", "gmt", "etc/gmt", "zulu", "universal", "uct", "0", "+00", "+00:00"})
+_ZERO = ("utc", "uct", "gmt", "gmt0", "gmt+0", "gmt-0", "greenwich", "zulu", "universal")
+UTC = frozenset({*_ZERO, *(f"etc/{name}" for name in _ZERO), "0", "0.0", "+00", "-00", "+00:00"})
 _SYSTEM = frozenset({"pg_catalog", "information_schema", "pg_toast"})
 
 
@@ -28,6 +29,8 @@ class Transaction:
     enum_values: set[str] = field(default_factory=set)
     settings: dict[str, str] = field(default_factory=dict)
     altered: list[str] = field(default_factory=list)
+    savepoints: dict[str, dict[str, Mode]] = field(default_factory=dict)
+    """The locks that were held at each."""
 
 
 @dataclass

@@ -54,7 +54,6 @@ RULES = {
     "AT_EnableRule": "rule-created",
     "AT_ChangeOwner": "owner-changed",
 }
-_ALREADY = frozenset({("AT_SetLogged", False), ("AT_SetUnLogged", True)})  # then nothing is rewritten
 _COLUMN_RULES = {"AT_DropNotNull": "drop-not-null", "AT_DropExpression": "drop-expression"}
 _DROPS = frozenset({"AT_DropConstraint", "AT_DropColumn"})
 _PARTS: dict[str, Part] = {
@@ -85,6 +84,8 @@ def alter_table(node: Node, world: World, fx: Effects) -> None:
         _alter_index(node, name, world, fx)
         return
     table = world.table(name)
+    if node.missing_ok and world.exists(name) is False:
+        return
     if (
         node.relation.inh is None
         and table.kind == "p"
@@ -127,12 +128,25 @@ def _part(cmd: Node, table: Table, world: World, fx: Effects) -> None:
         fx.hit("drop-default", f"{table.name}.{cmd.name}")
     elif kind in _COLUMN_RULES:
         fx.hit(_COLUMN_RULES[kind], f"{table.name}.{cmd.name}")
+        if kind == "AT_DropNotNull" and table.parent is not None and world.table(table.parent).not_null(cmd.name):
+            fx.hit("partition-alone-refused", table.name, f"{cmd.name} is NOT NULL in its parent, {table.parent}")
     elif kind == "AT_SetIdentity" and _restarts(cmd):
         fx.hit("sequence-changed", f"{table.name}.{cmd.name}", "RESTART")
-    elif kind == "AT_SetIdentity" or (kind, table.unlogged) in _ALREADY:
+    elif kind == "AT_SetIdentity" or _already(cmd, table):
         return
     elif kind in RULES and (world.used(table.name) or not kind.startswith("AT_Set")):
         fx.hit(RULES[kind], table.name, cmd.name or "every trigger")
+
+
+def _already(cmd: Node, table: Table) -> bool:
+    """Tell whether the table is known to be as it is to become: then nothing is rewritten."""
+    have = {
+        "AT_SetLogged": table.unlogged is False,
+        "AT_SetUnLogged": table.unlogged is True,
+        "AT_SetAccessMethod": table.access_method is not None and table.access_method == cmd.name,
+        "AT_SetTableSpace": table.tablespace is not None and table.tablespace == cmd.name,
+    }
+    return have.get(cmd.subtype, False)
 
 
 def _restarts(cmd: Node) -> bool:
@@ -145,6 +159,8 @@ def _alter_index(node: Node, name: str, world: World, fx: Effects) -> None:
     for cmd in node.cmds or ():
         if cmd.subtype == "AT_SetTableSpace":
             owner = world.owner_of(name)
+            if owner is not None and owner.indexes[name].tablespace == cmd.name:
+                continue
             if owner is None or world.used(owner.name):
                 fx.hit("set-tablespace-copies", name)
                 fx.lock(name, Mode.ACCESS_EXCLUSIVE)

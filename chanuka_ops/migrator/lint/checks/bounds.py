@@ -9,6 +9,7 @@ from chanuka_ops.migrator.lint.tree import Node, column_of, conjuncts, found, li
 FEW = 100  # rows that a LIMIT may let through and still be a moment's work
 _RANGES = frozenset({"=", "<", "<=", ">", ">="})
 _ENDS = frozenset({"min", "max"})
+_AGGREGATES = frozenset({"count", "sum", "avg", "array_agg", "string_agg", "bool_and", "bool_or", "every", "jsonb_agg"})
 
 
 def bounded(node: Node) -> str:
@@ -50,16 +51,27 @@ def is_key(column: str) -> bool:
 
 
 def of_keys(where: Any) -> bool:
-    """Tell whether a WHERE names rows by their key: `id = 7`, `id IN (1, 2)`."""
+    """Tell whether a WHERE names a few rows by their key: `id = 7`, `id IN (1, 2)`, `id BETWEEN 1 AND 9`."""
     return any(
         part.tag == "A_Expr"
-        and part.parts.get("kind") in ("AEXPR_OP", "AEXPR_IN")
-        and (part.parts.get("name") or ("",))[-1] == "="
         and is_key(column_of(part.lexpr) or "")
         and not found(part.rexpr, "ColumnRef")
         and not found(part.rexpr, "SubLink")
+        and (_named(part) or _narrow(part))
         for part in conjuncts(where)
     )
+
+
+def _named(part: Node) -> bool:
+    several = part.parts.get("kind") in ("AEXPR_OP", "AEXPR_IN", "AEXPR_OP_ANY")
+    return several and (part.parts.get("name") or ("",))[-1] == "="
+
+
+def _narrow(part: Node) -> bool:
+    if part.parts.get("kind") != "AEXPR_BETWEEN":
+        return False
+    low, high = (literal(edge) for edge in part.rexpr)
+    return isinstance(low, int) and isinstance(high, int) and high - low < FEW
 
 
 def few(select: Node) -> bool:
@@ -75,7 +87,9 @@ def few(select: Node) -> bool:
     limit = literal(select.limit_count)
     if isinstance(limit, int) and limit <= FEW:
         return not calls and not select.distinct_clause and _one_source(select)
-    return bool(calls) and _one_source(select) and all(map(_end_of_key, calls))
+    ends = [call for call in calls if (call.funcname or ("",))[-1] in _ENDS]
+    others = any((call.funcname or ("",))[-1] in _AGGREGATES for call in calls)
+    return bool(ends) and not others and _one_source(select) and all(map(_end_of_key, ends))
 
 
 def _one_source(select: Node) -> bool:
@@ -85,4 +99,4 @@ def _one_source(select: Node) -> bool:
 
 def _end_of_key(call: Node) -> bool:
     columns = [column_of(argument) for argument in call.args or ()]
-    return (call.funcname or ("",))[-1] in _ENDS and len(columns) == 1 and is_key(columns[0] or "")
+    return len(columns) == 1 and is_key(columns[0] or "")

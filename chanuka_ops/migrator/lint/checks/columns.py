@@ -107,7 +107,7 @@ def change_type(cmd: Node, table: Table, world: World, fx: Effects) -> None:
     cost = _cost(definition, column, new, world)
     rebuilt = any(index.rebuilt_with(name) for index in table.indexes.values())
     collation = definition.coll_clause
-    collated = collation is not None and ".".join(collation.collname or ()) != (column.collation or "")
+    collated = collation is not None and _collation(collation) != (column.collation or "")
     indexed = any(name in index.columns for index in table.indexes.values())
     checked = any(_mentions(constraint.expr, name) for constraint in table.constraints.values())
     if cost == "rewrite":
@@ -120,6 +120,11 @@ def change_type(cmd: Node, table: Table, world: World, fx: Effects) -> None:
         fx.hit("column-type-reindexes", table.name, change)
     if cost != "rewrite" and checked:
         fx.hit("column-type-rechecks", table.name, f"a CHECK uses {name}")
+
+
+def _collation(node: Node) -> str:
+    name = str((node.collname or ("",))[-1])
+    return "" if name == "default" else name
 
 
 def _cost(definition: Node, column: Column, new: Type, world: World) -> casts.Cost:

@@ -25,7 +25,8 @@ def made(node: Node, table: str, world: World) -> Constraint:
     name = node.conname or f"{table}{first if kind != 'p' else ''}{suffix}"
     enforced = node.is_enforced is not None or kind not in ("c", "f")
     valid = not node.skip_validation and enforced
-    return Constraint(name, kind, valid, columns, node.raw_expr, reference)
+    referred = tuple(str(column) for column in node.pk_attrs or ())
+    return Constraint(name, kind, valid, columns, node.raw_expr, reference, referred)
 
 
 def add(cmd: Node, table: Table, world: World, fx: Effects) -> None:
@@ -124,8 +125,23 @@ def drop(cmd: Node, table: Table, world: World, fx: Effects) -> None:
         fx.lock(constraint.references, Mode.ACCESS_EXCLUSIVE)
     if cmd.behavior == "DROP_CASCADE":
         fx.hit("drop-cascade", f"{table.name}.{cmd.name}")
+    elif constraint is not None and constraint.kind in ("p", "u"):
+        for user in _referring(constraint, table, world):
+            fx.hit("drop-refused", f"{table.name}.{cmd.name}", f"a foreign key of {user}")
     if world.used(table.name) and not _superseded(constraint, table):
         fx.hit("constraint-dropped", table.name, cmd.name)
+
+
+def _referring(key: Constraint, table: Table, world: World) -> set[str]:
+    """Return the tables whose foreign keys are of this very key."""
+    return {
+        other.name
+        for other in world.all_tables().values()
+        for c in other.constraints.values()
+        if c.kind == "f"
+        and c.references == table.name
+        and (set(c.referred) == set(key.columns) if c.referred else key.kind == "p")
+    }
 
 
 def _superseded(constraint: Constraint | None, table: Table) -> bool:

@@ -25,11 +25,29 @@ def attach(cmd: Node, table: Table, world: World, fx: Effects) -> None:
         proof = proofs.proven(world.table(name), table, part.bound)
         if proof != "yes":
             fx.hit("attach-scans" if proof == "no" else "attach-maybe-proven", name)
+        _like_parent(world.table(name), table, fx)
         mine = {(index.columns, index.unique) for index in world.table(name).indexes.values() if not index.partial}
         for index in table.indexes.values():
             if (index.columns, index.unique) not in mine and index.valid:
                 fx.hit("attach-builds-index", name, index.name)
     default(table, part.bound, world, fx)
+
+
+def _like_parent(part: Table, parent: Table, fx: Effects) -> None:
+    """A partition needs its parent's CHECKs and NOT NULLs, and gets its foreign keys, which are checked at once."""
+    if not (part.whole and parent.whole):
+        return
+    mine = part.constraints.values()
+    for constraint in parent.constraints.values():
+        if constraint.kind == "c" and constraint.name not in part.constraints:
+            fx.hit("attach-refused", part.name, f"CHECK {constraint.name}")
+        same = {(c.columns, c.references) for c in mine if c.kind == "f" and c.valid}
+        if constraint.kind == "f" and (constraint.columns, constraint.references) not in same:
+            fx.lock(constraint.references or "", Mode.SHARE_ROW_EXCLUSIVE)
+            fx.hit("foreign-key-scans", part.name, constraint.references or "")
+    for column in parent.columns:
+        if parent.not_null(column) and column in part.columns and not part.columns[column].not_null:
+            fx.hit("attach-refused", part.name, f"NOT NULL of {column}")
 
 
 def default(parent: Table, bound: Node | None, world: World, fx: Effects) -> None:

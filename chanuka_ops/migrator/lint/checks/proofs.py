@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from chanuka_ops.migrator.lint.catalogue import Table
+from chanuka_ops.migrator.lint.catalogue import Table, type_of
 from chanuka_ops.migrator.lint.tree import Node, column_of, conjuncts, found, literal
 
 Proof = Literal["yes", "no", "maybe"]
@@ -77,10 +77,27 @@ def _key(parent: Table, checks: list[Node]) -> str | None:
 
 def _facts(checks: list[Node], key: str) -> tuple[list[Fact], bool]:
     """Return what is said of the key, and whether all that is said of it was understood."""
-    about = [check for check in checks if key in _names(check) and check.tag != "NullTest"]
+    about = [check for check in checks if key in _names(check) and not _beside(check, key)]
     facts = [_fact(check, key) for check in about]
     read = [fact for several in facts for fact in several]
     return read, all(facts)
+
+
+def _beside(check: Node, key: str) -> bool:
+    """Tell whether a condition can't be a proof: it is of a function of the key, or of the key's being null."""
+    if check.tag == "NullTest":
+        return True
+    return check.tag == "A_Expr" and not any(_bare(side) == key for side in (check.lexpr, check.rexpr))
+
+
+def _bare(tree: Any) -> str | None:
+    """Return a column that is compared as it is; text's casts are none."""
+    while isinstance(tree, Node) and tree.tag == "TypeCast":
+        cast = type_of(tree.type_name)
+        if cast is None or cast.name not in ("text", "varchar", "bpchar"):
+            return None
+        tree = tree.arg
+    return column_of(tree) if isinstance(tree, Node) and tree.tag == "ColumnRef" else None
 
 
 def _fact(check: Node, key: str) -> tuple[Fact, ...]:

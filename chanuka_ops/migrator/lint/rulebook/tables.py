@@ -165,6 +165,11 @@ RULES = (
         "CREATE INDEX CONCURRENTLY on the partition before, on the same columns.", PARTITIONS, _AEL, "build",
     ),
     Rule(
+        "attach-refused", "danger", "fails: {object} has no {detail}, which its parent has",
+        "A partition needs each CHECK and each NOT NULL of its parent before it is attached.",
+        "ADD CONSTRAINT with the same name NOT VALID, and VALIDATE it; CREATE TABLE (LIKE parent INCLUDING ALL).", PARTITIONS, Mode.NONE, "fails",
+    ),
+    Rule(
         "attach-maybe-proven", "caution", "may read every row of {object}: its CHECK is not recognised as proof of the bounds",
         "ATTACH PARTITION needs a CHECK that implies the bounds, and that the key is not null.",
         "A CHECK in the very words of the bounds: key >= lower AND key < upper AND key IS NOT NULL.", PARTITIONS, _AEL,
