@@ -536,6 +536,13 @@ select
     x.indisvalid as valid,
     x.indpred is not null as partial,
     (
+        select coalesce(s.spcname, ds.spcname)
+        from pg_database b
+        join pg_tablespace ds on ds.oid = b.dattablespace
+        left join pg_tablespace s on s.oid = ic.reltablespace
+        where b.datname = current_database()
+    ) as tablespace,
+    (
         select array_agg(coalesce(a.attname::text, '') order by k.position)
         from unnest(x.indkey::int2[]) with ordinality as k (number, position)
         left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.number and k.number > 0
@@ -562,13 +569,6 @@ select distinct
     c.relname as relation,
     a.attname as column,
     vn.nspname as view_schema,
-    (
-        select coalesce(s.spcname, ds.spcname)
-        from pg_database b
-        join pg_tablespace ds on ds.oid = b.dattablespace
-        left join pg_tablespace s on s.oid = ic.reltablespace
-        where b.datname = current_database()
-    ) as tablespace,
     v.relname as view
 from pg_depend d
 join pg_rewrite w on w.oid = d.objid and d.classid = 'pg_rewrite'::regclass
@@ -602,33 +602,6 @@ where
     coalesce(t.oid, l.oid, g.attrelid) is not null
     and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
 
--- name: lint_types
--- what: domains, enums and composite types, whether a domain is constrained, and the columns that are of it
-with recursive base as (
-    select t.oid, t.typbasetype, t.typnotnull from pg_type t where t.typtype = 'd'
-    union all
-    select b.oid, t.typbasetype, t.typnotnull from base b join pg_type t on t.oid = b.typbasetype and t.typtype = 'd'
-)
-select
-    n.nspname as schema,
-    t.typname as name,
-    t.typtype::text as kind,
-    case when t.typtype = 'd' then format_type(t.typbasetype, t.typtypmod) end as base,
-    exists (
-        select from base b
-        where
-            b.oid = t.oid
-            and (b.typnotnull or exists (select from pg_constraint k where k.contypid in (b.oid, b.typbasetype)))
-    ) as constrained,
-    (
-        select array_agg(cn.nspname || '.' || c.relname || '.' || a.attname)
-        from pg_attribute a
-        join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p', 'm')
-        join pg_namespace cn on cn.oid = c.relnamespace
-        where a.atttypid = t.oid and not a.attisdropped
-    ) as columns
-from pg_type t
-join pg_namespace n on n.oid = t.typnamespace
 -- name: lint_needed
 -- what: what needs a function or a sequence of users, so that neither can be dropped alone
 select
@@ -659,6 +632,33 @@ join pg_namespace un on un.oid = u.relnamespace
 join pg_attribute a on a.attrelid = u.oid and a.attnum = d.refobjsubid
 where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype = 'i';
 
+-- name: lint_types
+-- what: domains, enums and composite types, whether a domain is constrained, and the columns that are of it
+with recursive base as (
+    select t.oid, t.typbasetype, t.typnotnull from pg_type t where t.typtype = 'd'
+    union all
+    select b.oid, t.typbasetype, t.typnotnull from base b join pg_type t on t.oid = b.typbasetype and t.typtype = 'd'
+)
+select
+    n.nspname as schema,
+    t.typname as name,
+    t.typtype::text as kind,
+    case when t.typtype = 'd' then format_type(t.typbasetype, t.typtypmod) end as base,
+    exists (
+        select from base b
+        where
+            b.oid = t.oid
+            and (b.typnotnull or exists (select from pg_constraint k where k.contypid in (b.oid, b.typbasetype)))
+    ) as constrained,
+    (
+        select array_agg(cn.nspname || '.' || c.relname || '.' || a.attname)
+        from pg_attribute a
+        join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'p', 'm')
+        join pg_namespace cn on cn.oid = c.relnamespace
+        where a.atttypid = t.oid and not a.attisdropped
+    ) as columns
+from pg_type t
+join pg_namespace n on n.oid = t.typnamespace
 left join pg_class tc on tc.oid = t.typrelid
 where
     t.typtype in ('d', 'e', 'c') and coalesce(tc.relkind, 'c') = 'c'
