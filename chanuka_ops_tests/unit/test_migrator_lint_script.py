@@ -80,6 +80,26 @@ def test_psql_commands_are_told_and_the_rest_is_judged() -> None:
     assert {"psql-command", "psql-include", "index-build-blocks-writes"} <= said.keys()
 
 
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("\\set t books\nALTER TABLE :t ALTER COLUMN b TYPE bigint;", "column-type-rewrites"),
+        ("\\set t 'my books'\nCREATE INDEX i ON :\"t\" (a);", "index-build-blocks-writes"),
+        ("DROP TABLE :schema.notes;", "drop-table"),
+        ("\\set who 'o''hara'\nUPDATE t SET a = :'who' WHERE 1 = 1;", "mass-update"),
+    ],
+)
+def test_variables_of_psql_are_filled_in(text: str, rule: str) -> None:
+    assert rule in rules_of(linted(text))
+
+
+def test_what_only_looks_like_a_variable_is_left_alone() -> None:
+    said = rules_of(linted("SELECT a[1:n], '12:30', b::text FROM t;"))
+    assert "drop-table" not in said
+    with pytest.raises(errors.ConfigurationError, match=r"x\.sql, line 2: syntax error"):
+        script.read("SELECT 1;\nSELEKT :a;", name="x.sql")
+
+
 def test_repack_is_read_though_the_parser_does_not_know_it() -> None:
     assert "repack-blocks" in rules_of(linted("REPACK books;"))
     assert "repack-blocks" not in rules_of(linted("REPACK (CONCURRENTLY) books;"))
