@@ -103,9 +103,7 @@ class Running:
         with suppress(BrokenPipeError):  # it ended without reading; its status says why
             if self._process.stdin is not None:
                 self._process.stdin.write(request)
-        with suppress(BrokenPipeError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        self._no_more()
 
     def ended(self) -> bool:
         """Tell whether it has ended; if so, nobody of its group is left."""
@@ -144,6 +142,12 @@ class Running:
         self._end_group()
         while self._await(STOP_GRACE_S) is None:
             pass
+        self._no_more()  # nobody may have asked it anything
+
+    def _no_more(self) -> None:
+        with suppress(BrokenPipeError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
 
     def _status(self) -> int | None:
         """Return its exit status, None while it runs."""
