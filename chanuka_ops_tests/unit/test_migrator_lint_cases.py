@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from chanuka_ops.migrator.lint import judge, script
 from chanuka_ops.migrator.lint.rulebook import RULES
 from chanuka_ops.migrator.lint.world import World
@@ -17,6 +20,18 @@ def dangers(case: Case) -> set[str]:
     world = World(max(14, case.since), version_known=case.since > 14)
     findings = judge.judge(script.read(case.sql, name="case").statements, world)
     return {finding.rule.id for finding in findings if finding.severity == "danger"}
+
+
+def as_psql(marked: str) -> str:
+    """Return a script with BEGIN and COMMIT in the place of its marks."""
+    _, *parts = re.split(r"(?m)^-- @(tx|autocommit)$", marked)
+    sections = zip(parts[::2], parts[1::2], strict=True)
+    return "\n".join(f"BEGIN;\n{sql}\nCOMMIT;" if mark == "tx" else sql for mark, sql in sections)
+
+
+def test_begin_and_commit_are_as_good_as_marks() -> None:
+    said = {case.id: dangers(case) for case in EVERY}
+    assert {case.id: dangers(replace(case, sql=as_psql(case.sql))) for case in EVERY} == said
 
 
 def test_a_script_alone_is_judged_with_care() -> None:
