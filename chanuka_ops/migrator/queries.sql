@@ -212,7 +212,7 @@ insert into chanuka_ops.migration_entries
     (run_id, actor, host, revision, direction, sha256, backend_pid, backend_start, application_name, outcome)
 values (
     :run_id, :actor, :host, :revision, :direction, :sha256, :pid,
-    (select a.backend_start from pg_stat_activity a where a.pid = :pid), :application_name, 'running'
+    (select a.backend_start from pg_stat_get_activity(:pid) a), :application_name, 'running'
 )
 returning id;
 
@@ -229,7 +229,7 @@ insert into chanuka_ops.migration_entries
     (run_id, actor, host, revision, direction, sha256, backend_pid, backend_start, application_name, outcome)
 values (
     :run_id, :actor, :host, :revision, :direction, :sha256, :pid,
-    (select a.backend_start from pg_stat_activity a where a.pid = :pid), :application_name, 'running'
+    (select a.backend_start from pg_stat_get_activity(:pid) a), :application_name, 'running'
 )
 returning id;
 
@@ -238,7 +238,7 @@ returning id;
 update chanuka_ops.migration_entries
 set
     attempts = :attempt, backend_pid = :pid,
-    backend_start = (select a.backend_start from pg_stat_activity a where a.pid = :pid)
+    backend_start = (select a.backend_start from pg_stat_get_activity(:pid) a)
 where id = :entry;
 
 -- name: journal_steps
@@ -252,6 +252,33 @@ select
 from json_to_recordset(cast(:rows as json)) as r (
     step integer, kind text, fingerprint text, statement text, autocommit boolean, answers boolean, row_count bigint,
     xid text, outcome text, resolution text, started_at timestamptz, ended_at timestamptz
+)
+returning id;
+
+-- name: journal_sent
+-- what: write down what a session has sent in its open transaction, with the number of that (it has none: no row)
+with session as (
+    select cast(cast(a.backend_xid as text) as bigint) as xid from pg_stat_get_activity(:pid) a
+), newest as (
+    select cast(cast(pg_snapshot_xmax(pg_current_snapshot()) as text) as bigint) as xid
+), numbered as (
+    -- the session shows the lower half of its number: the whole one is the nearest to the newest of all
+    select cast(cast(n.xid + mod(s.xid - mod(n.xid, 4294967296) + 6442450944, 4294967296) - 2147483648 as text) as xid8)
+        as xid
+    from session s
+    cross join newest n
+    where s.xid is not null
+)
+insert into chanuka_ops.migration_steps
+    (entry_id, attempt, step, kind, fingerprint, statement, autocommit, answers, row_count, xid, outcome, resolution,
+     started_at, ended_at)
+select
+    :entry, :attempt, r.step, r.kind, r.fingerprint, r.statement, r.autocommit, r.answers, r.row_count, n.xid,
+    r.outcome, r.resolution, coalesce(r.started_at, clock_timestamp()), r.ended_at
+from numbered n
+cross join json_to_recordset(cast(:rows as json)) as r (
+    step integer, kind text, fingerprint text, statement text, autocommit boolean, answers boolean, row_count bigint,
+    outcome text, resolution text, started_at timestamptz, ended_at timestamptz
 )
 returning id;
 

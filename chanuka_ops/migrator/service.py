@@ -79,12 +79,19 @@ class Migrator:
         """
         return self._move("up", to, wait_s, expected=expected, bounds=bounds)
 
-    def down(self, to: str, *, wait_s: float | None = None, expected: Mapping[str, str] | None = None) -> Migrated:
+    def down(
+        self,
+        to: str,
+        *,
+        wait_s: float | None = None,
+        expected: Mapping[str, str] | None = None,
+        bounds: Sequence[Bound] = (),
+    ) -> Migrated:
         """Roll back to a revision, or to "base".
 
-        Errors: as `up`.
+        Arguments and errors: as `up`.
         """
-        return self._move("down", to, wait_s, expected=expected)
+        return self._move("down", to, wait_s, expected=expected, bounds=bounds)
 
     def traced(self, direction: Direction, to: str, on_traced: OnTraced) -> Migrated:
         """Run a copy's revisions as `up` and `down` do, and call `on_traced` with what each statement did.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -134,10 +134,12 @@ class DatabaseOrchestrator:
         *,
         expected: Mapping[str, str] | None = None,
         bounds: Sequence[Bound] = (),
+        once_applied: Callable[[], object] = lambda: None,
     ) -> Migrated:
         """Migrate, and record the schema as it is then. No gate: `applying.migrate` is what both faces call.
 
-        `expected` and `bounds` are as `Migrator.up` takes them.
+        `expected` and `bounds` are as `Migrator.up` takes them. `once_applied` is called before the schema is recorded,
+        where there is one to be: that takes a while, in which something else can be begun.
 
         Errors: `LockHeld`, `HeadsConflict`, `RefusedError`, `LockTimeout`, `MigrationFailed`, `OutcomeUnknown`.
         """
@@ -146,9 +148,10 @@ class DatabaseOrchestrator:
             migrated = (
                 self.migrator.up(to, expected=expected, bounds=bounds)
                 if direction == "up"
-                else self.migrator.down(to, expected=expected)
+                else self.migrator.down(to, expected=expected, bounds=bounds)
             )
             if migrated.applied:
+                once_applied()
                 drifting.record(self.settings, self.manager, migrated.after)
         return migrated
 

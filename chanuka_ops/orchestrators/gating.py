@@ -15,6 +15,8 @@ from chanuka_ops.backup import rules as backup_rules
 from chanuka_ops.migrator import approvals, gate
 from chanuka_ops.migrator.gate import Approval, Backup, Facts, GatePolicy, Rehearsal, Verdict
 from chanuka_ops.migrator.model import Direction, Plan, Revision
+from chanuka_ops.migrator.rehearsal import prediction
+from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 from chanuka_ops.sql import catalog
 
@@ -24,13 +26,17 @@ _SHORTEST = 12  # of a hash that a person types
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is to run, whether it may, and the documents of the rehearsal and of lint that the verdict rests on."""
+    """What is to run, whether it may, and the documents of the rehearsal and of lint that the verdict rests on.
+
+    `bounds` is how long each statement may take by its rehearsal, where there is one.
+    """
 
     plan: Plan
     steps: tuple[Revision, ...]
     verdict: Verdict
     rehearsal: Mapping[str, Any] | None
     lint: Mapping[str, Any] | None
+    bounds: tuple[Bound, ...] = ()
 
     @property
     def expected(self) -> dict[str, str]:
@@ -74,7 +80,9 @@ class Gate:
                 dangers=_dangers(linted, steps),
                 approval=approvals.find(self._directory, move_hash),
             )
-        return Seen(plan, steps, gate.decide(self._policy, facts), document, linted)
+        return Seen(
+            plan, steps, gate.decide(self._policy, facts), document, linted, self._bounds(direction, steps, document)
+        )
 
     def approve(self, plan_hash: str, reason: str, *, down_to: str | None = None) -> Approval:
         """Take down a person's approval of what is planned now.
@@ -119,6 +127,19 @@ class Gate:
         went = next((set(leg["revisions"]) for leg in document["legs"] if leg["name"] == "up"), set())
         # one that failed is told of, however far it came
         return document if not document["passed"] or went >= {step.revision for step in steps} else None
+
+    def _bounds(
+        self, direction: Direction, steps: Sequence[Revision], document: Mapping[str, Any] | None
+    ) -> tuple[Bound, ...]:
+        if direction == "up":
+            return () if document is None else tuple(prediction.bounds(document))
+        if not steps:
+            return ()
+        from chanuka_ops.orchestrators.migration import MigrationOrchestrator  # noqa: PLC0415 - as above
+
+        since = datetime.now(UTC) - timedelta(seconds=self._policy.max_rehearsal_age_s)
+        files = {step.revision: step.sha256 for step in steps}
+        return tuple(MigrationOrchestrator(self._database).bounds_of_the_way_back(files, since))
 
     def _lint(self) -> dict[str, Any] | None:
         from chanuka_ops.orchestrators.linting import Wanted, lint  # noqa: PLC0415 - most gates don't lint
