@@ -72,7 +72,7 @@ class BackupService:
         holders, unread = stores.holding(stores.chosen(self.stores, store), backup_id)
         return proving.verify_each(holders, backup_id, unread)
 
-    def drill(self, backup_id: str, *, store: str | None = None, meanwhile: proving.Meanwhile | None = None) -> Drilled:
+    def drill(self, backup_id: str, *, store: str | None = None, meanwhile: drills.Meanwhile | None = None) -> Drilled:
         """Fetch, restore into a scratch server, compare; lift the tier to `proven` or take it back.
 
         `meanwhile` is given the copy after it was compared, see `proving.drill`.

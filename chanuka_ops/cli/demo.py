@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from chanuka_ops.cli.face import Face, common, styled
+from chanuka_ops.cli.face import Face, common
+from chanuka_ops.cli.showing import styled
 from chanuka_ops.orchestrators import demo as orchestrator
 from chanuka_ops.orchestrators.steps import Step
 

@@ -11,34 +11,20 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console, JustifyMethod
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
-from chanuka_ops import config, context, logs
+from chanuka_ops import config, context
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from chanuka_ops.cli.showing import Terminal
     from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-SHOW_PROGRESS_AFTER_S = 1.0
-PIPE_WIDTH = 100_000  # rich folds at 80 columns where there is no terminal; a script wants one line for each row
-# On a terminal too narrow for all, other columns are folded before these: an id is to be copied.
-_WHOLE = frozenset({"backup", "check", "created", "id", "revision", "size", "status", "tier"})
-_NUMERIC = frozenset({"seconds", "bytes", "size", "rows", "files", "attempts", "value", "threshold"})
-STATUS_STYLES = {
-    "ok": "green", "done": "green", "proven": "green", "applied": "green",
-    "info": "cyan", "verified": "cyan",
-    "warning": "yellow", "taken": "yellow", "refused": "yellow",
-    "unknown": "magenta",
-    "critical": "bold red", "failed": "bold red", "damaged": "bold red",
-}  # fmt: skip
 
 
 @dataclass
@@ -47,8 +33,23 @@ class Face:
 
     as_json: bool = False
     database: str = "main"
-    out: Console = field(default_factory=lambda: _console(stderr=False))
-    err: Console = field(default_factory=lambda: _console(stderr=True))
+
+    @functools.cached_property
+    def terminal(self) -> Terminal:
+        """Where words for a person go. A script's JSON goes there without the library that this needs."""
+        from chanuka_ops.cli.showing import Terminal  # noqa: PLC0415 - as said
+
+        return Terminal()
+
+    @property
+    def out(self) -> Console:
+        """Standard output."""
+        return self.terminal.out
+
+    @property
+    def err(self) -> Console:
+        """Standard error."""
+        return self.terminal.err
 
     def settings(self) -> config.Settings:
         """Load the settings. Errors: `ConfigurationError`."""
@@ -70,7 +71,9 @@ class Face:
         if verbose or not sys.stderr.isatty():
             yield
             return
-        with _Bars(self.err) as bars, context.scope(on_progress=bars.show):
+        from chanuka_ops.cli.showing import Bars  # noqa: PLC0415 - a script waits for no bars
+
+        with Bars(self.err) as bars, context.scope(on_progress=bars.show):
             yield
 
     def answer(self, document: dict[str, Any]) -> None:
@@ -82,79 +85,15 @@ class Face:
         if not rows:
             self.say(f"{title}: none")
             return
-        table = Table(
-            title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
-        )
-        for column in columns:
-            justify: JustifyMethod = "right" if column in _NUMERIC else "left"
-            table.add_column(column, justify=justify, overflow="fold", no_wrap=column in _WHOLE)
-        for row in rows:
-            table.add_row(*(styled(cell) for cell in row))
-        self.out.print(table)
+        self.terminal.table(title, columns, rows)
 
     def say(self, words: str) -> None:
         """Print a sentence for a person."""
-        self.out.print(Text(words))
+        self.out.print(words, markup=False, emoji=False)
 
     def warn(self, words: str) -> None:
         """Print a sentence for a person that no script reads: on standard error."""
-        self.err.print(Text(words, style="yellow"))
-
-
-def _console(*, stderr: bool) -> Console:
-    # asked of the stream itself: FORCE_COLOR makes rich take a pipe for a terminal
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if terminal else PIPE_WIDTH)
-
-
-class _Bars:
-    """One bar at a time, that appears only where a step takes over a second."""
-
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console, transient=True,
-            # rich would send standard output to the bar's own stream, out of the file or pipe that it's meant for
-            redirect_stdout=sys.stdout.isatty(),
-        )  # fmt: skip
-        self._under_way: tuple[str, TaskID, logs.Stopwatch] | None = None
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, step: context.Progress) -> None:
-        if self._under_way is None or self._under_way[0] != step.label:
-            self._end()  # a step whose total was a guess never says that it's done: the next one says it
-            task = self._progress.add_task(step.label, total=step.total, visible=False, amount="", left="")
-            self._under_way = (step.label, task, logs.Stopwatch())
-        _, task, watch = self._under_way
-        if step.total is not None and step.done >= step.total:
-            self._end()
-            return
-        self._progress.update(
-            task,
-            completed=step.done,
-            total=step.total,
-            amount=", ".join(word for word in (step.amount, step.detail) if word),
-            left=step.left,
-            visible=watch.seconds > SHOW_PROGRESS_AFTER_S,
-        )
-
-    def _end(self) -> None:
-        if self._under_way is not None:
-            self._progress.remove_task(self._under_way[1])
-            self._under_way = None
-
-
-def styled(cell: object) -> Text:
-    """Return a table's cell; a status has its colour."""
-    words = "" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
-    return Text(words, style=STATUS_STYLES.get(words, ""))
+        self.err.print(words, style="yellow", markup=False, emoji=False)
 
 
 def _set(attribute: str) -> Callable[[click.Context, click.Parameter, Any], Any]:

@@ -14,7 +14,6 @@ import sys
 from types import FrameType
 
 import click
-from rich.text import Text
 
 from chanuka_ops import context, errors, interrupts, logs
 from chanuka_ops.cli.face import Face, common
@@ -73,7 +72,7 @@ def _helped(face: Face, error: click.exceptions.NoArgsIsHelpError) -> int:
 def _failed(face: Face, message: str, kind: str, code: int) -> int:
     if face.as_json:
         face.answer({"error": {"kind": kind, "message": message, "exit_code": code}})
-    face.err.print(Text.assemble((f"{kind}: ", "bold red"), message))
+    face.terminal.failed(kind, message)
     return code
 
 

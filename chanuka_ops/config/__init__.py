@@ -3,41 +3,48 @@
 Layers, the later winning: defaults · chanuka.toml · its `[environments.<environment>]` · `DATABASE_URL` ·
 `CHANUKA__SECTION__KEY`. Everything is validated at load, the tables of the other environments too; a problem is one
 message that names the key and where it came from, and never its value, which may be a secret.
+
+A name's module is imported when the name is first asked for: a process that is given one section (the migration
+process is) doesn't wait for the models of the others to be built.
 """
 
-from chanuka_ops.config.backup import (
-    BackupSettings,
-    DrillSettings,
-    FilterSettings,
-    HeartbeatSettings,
-    KeepSettings,
-    StoreSettings,
-)
-from chanuka_ops.config.databases import (
-    DRIVER,
-    BreakerSettings,
-    DatabaseSettings,
-    PoolSettings,
-    ReplicaSettings,
-    RoutingSettings,
-    SecretSource,
-    TimeoutSettings,
-)
-from chanuka_ops.config.layers import load
-from chanuka_ops.config.migration import MigrationSettings
-from chanuka_ops.config.model import (
-    ENVIRONMENTS,
-    FeatureSettings,
-    MonitoringSettings,
-    NotifySettings,
-    OperationSettings,
-    OptimisationSettings,
-    PostgresSettings,
-    RouteSettings,
-    RunSettings,
-    Settings,
-    Threshold,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chanuka_ops.config.backup import (
+        BackupSettings,
+        DrillSettings,
+        FilterSettings,
+        HeartbeatSettings,
+        KeepSettings,
+        StoreSettings,
+    )
+    from chanuka_ops.config.databases import (
+        DRIVER,
+        BreakerSettings,
+        DatabaseSettings,
+        PoolSettings,
+        ReplicaSettings,
+        RoutingSettings,
+        SecretSource,
+        TimeoutSettings,
+    )
+    from chanuka_ops.config.layers import load
+    from chanuka_ops.config.migration import MigrationSettings
+    from chanuka_ops.config.model import (
+        ENVIRONMENTS,
+        FeatureSettings,
+        MonitoringSettings,
+        NotifySettings,
+        OperationSettings,
+        OptimisationSettings,
+        PostgresSettings,
+        RouteSettings,
+        RunSettings,
+        Settings,
+        Threshold,
+    )
 
 __all__ = [
     "DRIVER",
@@ -68,3 +75,27 @@ __all__ = [
     "TimeoutSettings",
     "load",
 ]
+
+_HOMES = {
+    **dict.fromkeys(
+        ("BackupSettings", "DrillSettings", "FilterSettings", "HeartbeatSettings", "KeepSettings", "StoreSettings"),
+        "backup",
+    ),
+    **dict.fromkeys(
+        (
+            "DRIVER", "BreakerSettings", "DatabaseSettings", "PoolSettings", "ReplicaSettings", "RoutingSettings",
+            "SecretSource", "TimeoutSettings",
+        ),
+        "databases",
+    ),
+    "load": "layers",
+    "MigrationSettings": "migration",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that a name is of. Errors: `AttributeError` where there is no such name."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'model')}"), name)
+    return found

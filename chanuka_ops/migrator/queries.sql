@@ -212,7 +212,7 @@ insert into chanuka_ops.migration_entries
     (run_id, actor, host, revision, direction, sha256, backend_pid, backend_start, application_name, outcome)
 values (
     :run_id, :actor, :host, :revision, :direction, :sha256, :pid,
-    (select a.backend_start from pg_stat_activity a where a.pid = :pid), :application_name, 'running'
+    (select a.backend_start from pg_stat_get_activity(:pid) a), :application_name, 'running'
 )
 returning id;
 
@@ -229,7 +229,7 @@ insert into chanuka_ops.migration_entries
     (run_id, actor, host, revision, direction, sha256, backend_pid, backend_start, application_name, outcome)
 values (
     :run_id, :actor, :host, :revision, :direction, :sha256, :pid,
-    (select a.backend_start from pg_stat_activity a where a.pid = :pid), :application_name, 'running'
+    (select a.backend_start from pg_stat_get_activity(:pid) a), :application_name, 'running'
 )
 returning id;
 
@@ -238,7 +238,7 @@ returning id;
 update chanuka_ops.migration_entries
 set
     attempts = :attempt, backend_pid = :pid,
-    backend_start = (select a.backend_start from pg_stat_activity a where a.pid = :pid)
+    backend_start = (select a.backend_start from pg_stat_get_activity(:pid) a)
 where id = :entry;
 
 -- name: journal_steps
@@ -252,6 +252,33 @@ select
 from json_to_recordset(cast(:rows as json)) as r (
     step integer, kind text, fingerprint text, statement text, autocommit boolean, answers boolean, row_count bigint,
     xid text, outcome text, resolution text, started_at timestamptz, ended_at timestamptz
+)
+returning id;
+
+-- name: journal_sent
+-- what: write down what a session has sent in its open transaction, with the number of that (it has none: no row)
+with session as (
+    select cast(cast(a.backend_xid as text) as bigint) as xid from pg_stat_get_activity(:pid) a
+), newest as (
+    select cast(cast(pg_snapshot_xmax(pg_current_snapshot()) as text) as bigint) as xid
+), numbered as (
+    -- the session shows the lower half of its number: the whole one is the nearest to the newest of all
+    select cast(cast(n.xid + mod(s.xid - mod(n.xid, 4294967296) + 6442450944, 4294967296) - 2147483648 as text) as xid8)
+        as xid
+    from session s
+    cross join newest n
+    where s.xid is not null
+)
+insert into chanuka_ops.migration_steps
+    (entry_id, attempt, step, kind, fingerprint, statement, autocommit, answers, row_count, xid, outcome, resolution,
+     started_at, ended_at)
+select
+    :entry, :attempt, r.step, r.kind, r.fingerprint, r.statement, r.autocommit, r.answers, r.row_count, n.xid,
+    r.outcome, r.resolution, coalesce(r.started_at, clock_timestamp()), r.ended_at
+from numbered n
+cross join json_to_recordset(cast(:rows as json)) as r (
+    step integer, kind text, fingerprint text, statement text, autocommit boolean, answers boolean, row_count bigint,
+    outcome text, resolution text, started_at timestamptz, ended_at timestamptz
 )
 returning id;
 
@@ -460,7 +487,17 @@ select
         from unnest(pt.partattrs::int2[]) with ordinality as k (number, position)
         join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
     ) as partition_key,
-    (select count(*) from pg_policy l where l.polrelid = c.oid)::int as policies
+    (select count(*) from pg_policy l where l.polrelid = c.oid)::int as policies,
+    c.relpersistence::text as persistence,
+    c.relispopulated as populated,
+    (select m.amname from pg_am m where m.oid = c.relam) as access_method,
+    (
+        select coalesce(s.spcname, ds.spcname)
+        from pg_database b
+        join pg_tablespace ds on ds.oid = b.dattablespace
+        left join pg_tablespace s on s.oid = c.reltablespace
+        where b.datname = current_database()
+    ) as tablespace
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 left join pg_inherits i on i.inhrelid = c.oid and c.relispartition
@@ -503,7 +540,12 @@ select
     ) as columns,
     case when k.contype = 'c' then pg_get_constraintdef(k.oid) end as definition,
     rn.nspname as references_schema,
-    r.relname as references_relation
+    r.relname as references_relation,
+    (
+        select array_agg(a.attname::text order by u.position)
+        from unnest(k.confkey) with ordinality as u (number, position)
+        join pg_attribute a on a.attrelid = k.confrelid and a.attnum = u.number
+    ) as referred
 from pg_constraint k
 join pg_class c on c.oid = k.conrelid
 join pg_namespace n on n.oid = c.relnamespace
@@ -521,11 +563,26 @@ select
     x.indisvalid as valid,
     x.indpred is not null as partial,
     (
+        select coalesce(s.spcname, ds.spcname)
+        from pg_database b
+        join pg_tablespace ds on ds.oid = b.dattablespace
+        left join pg_tablespace s on s.oid = ic.reltablespace
+        where b.datname = current_database()
+    ) as tablespace,
+    (
         select array_agg(coalesce(a.attname::text, '') order by k.position)
         from unnest(x.indkey::int2[]) with ordinality as k (number, position)
         left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.number and k.number > 0
         where k.position <= x.indnkeyatts
-    ) as columns
+    ) as columns,
+    (
+        select array_agg(distinct a.attname::text)
+        from pg_depend d
+        join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+        where
+            d.classid = 'pg_class'::regclass and d.objid = x.indexrelid
+            and d.refclassid = 'pg_class'::regclass and d.refobjid = x.indrelid and d.refobjsubid > 0
+    ) as uses
 from pg_index x
 join pg_class ic on ic.oid = x.indexrelid
 join pg_class c on c.oid = x.indrelid
@@ -548,6 +605,59 @@ join pg_class c on c.oid = d.refobjid and d.refclassid = 'pg_class'::regclass an
 join pg_namespace n on n.oid = c.relnamespace
 join pg_attribute a on a.attrelid = c.oid and a.attnum = d.refobjsubid and d.refobjsubid > 0
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_column_users
+-- what: which columns of a relation a trigger, a policy or a generated column of it names: their type can't be changed
+select
+    n.nspname as schema,
+    c.relname as relation,
+    a.attname as column,
+    case d.classid
+        when 'pg_trigger'::regclass then 'trigger ' || t.tgname
+        when 'pg_policy'::regclass then 'policy ' || l.polname
+        else 'generated column ' || g.attname
+    end as used_by
+from pg_depend d
+join pg_class c on c.oid = d.refobjid and d.refclassid = 'pg_class'::regclass
+join pg_namespace n on n.oid = c.relnamespace
+join pg_attribute a on a.attrelid = c.oid and a.attnum = d.refobjsubid and d.refobjsubid > 0
+left join pg_trigger t on d.classid = 'pg_trigger'::regclass and t.oid = d.objid and not t.tgisinternal
+left join pg_policy l on d.classid = 'pg_policy'::regclass and l.oid = d.objid
+left join pg_attrdef f on d.classid = 'pg_attrdef'::regclass and f.oid = d.objid and f.adrelid = c.oid
+left join pg_attribute g on g.attrelid = f.adrelid and g.attnum = f.adnum and g.attgenerated <> '' and g.attnum <> a.attnum
+where
+    coalesce(t.oid, l.oid, g.attrelid) is not null
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+
+-- name: lint_needed
+-- what: what needs a function or a sequence of users, so that neither can be dropped alone
+select
+    case when p.oid is null then 'sequence' else 'function' end as kind,
+    n.nspname as schema,
+    coalesce(p.proname, s.relname) as name,
+    pg_describe_object(d.classid, d.objid, d.objsubid) as dependent,
+    un.nspname as user_schema,
+    u.relname as user_relation
+from pg_depend d
+left join pg_proc p on d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid
+left join pg_class s on d.refclassid = 'pg_class'::regclass and s.oid = d.refobjid and s.relkind = 'S'
+join pg_namespace n on n.oid = coalesce(p.pronamespace, s.relnamespace)
+left join pg_trigger t on d.classid = 'pg_trigger'::regclass and t.oid = d.objid
+left join pg_attrdef f on d.classid = 'pg_attrdef'::regclass and f.oid = d.objid
+left join pg_class u on u.oid = coalesce(t.tgrelid, f.adrelid, case when d.classid = 'pg_class'::regclass then d.objid end)
+left join pg_namespace un on un.oid = u.relnamespace
+where
+    d.deptype = 'n' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    and (p.oid is null or 1 = (select count(*) from pg_proc m where (m.proname, m.pronamespace) = (p.proname, p.pronamespace)))
+union all
+select 'sequence', n.nspname, s.relname, 'identity of column ' || a.attname, un.nspname, u.relname
+from pg_depend d
+join pg_class s on s.oid = d.objid and s.relkind = 'S'
+join pg_namespace n on n.oid = s.relnamespace
+join pg_class u on u.oid = d.refobjid
+join pg_namespace un on un.oid = u.relnamespace
+join pg_attribute a on a.attrelid = u.oid and a.attnum = d.refobjsubid
+where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype = 'i';
 
 -- name: lint_types
 -- what: domains, enums and composite types, whether a domain is constrained, and the columns that are of it
@@ -613,6 +723,14 @@ where l.pid = :pid and l.locktype = 'relation'
 -- what: whether a session waits for a lock, or for another transaction to end
 select exists (select from pg_locks l where l.pid = :pid and not l.granted);
 
+-- name: trace_named
+-- what: the relation that a statement names, as this session's search path has it
+select coalesce(to_regclass(:relation)::oid, 0)::bigint;
+
+-- name: trace_names
+-- what: the names of relations, as this session's search path has them
+select c.oid::regclass::text from pg_class c where c.oid = any(cast(:oids as oid[])) order by c.oid;
+
 -- name: trace_relations
 -- what: the application's relations, with what tells that their file was replaced or moved
 select c.oid::bigint, c.oid::regclass::text, c.relkind::text,
@@ -661,6 +779,10 @@ select format('drop schema if exists %I cascade', cast(:own_schema as text));
 -- name: source_tablespaces
 -- what: the tablespaces that a script may name
 select spcname::text as name, quote_ident(spcname) as quoted from pg_tablespace where spcname !~ '^pg_' order by 1;
+
+-- name: source_wal_level
+-- what: how much a server writes into its write-ahead log
+select current_setting('wal_level') as wal_level;
 
 -- name: source_calls_query
 -- what: where this database has pg_stat_statements: the query for its statements, their calls, and since how many seconds they are counted

@@ -7,6 +7,7 @@ the rehearsal's work.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def natures(source: str) -> tuple[Nature, Nature]:
 
     Errors: `SyntaxError`.
     """
-    module = _Module(ast.parse(source))
+    module = _Module(_parsed(source))
     return module.nature("upgrade"), module.nature("downgrade")
 
 
@@ -72,7 +73,7 @@ def phase(source: str) -> tuple[Phase | None, str | None]:
     """
     stated = {
         name: node.value
-        for name, node in _assignments(ast.parse(source).body)
+        for name, node in _assignments(_parsed(source).body)
         if name in {"phase", "completes"} and isinstance(node, ast.Constant)
     }
     named, completes = stated.get("phase"), stated.get("completes")
@@ -93,6 +94,11 @@ def loses_data(sql: str) -> bool:
     if _ROUTINE.match(bare):
         bare = _BODY.sub("''", bare)  # it is defined here, not run
     return any(pattern.search(statement) for statement in bare.split(";") for pattern in _LOSING_SQL)
+
+
+@functools.lru_cache(maxsize=1)  # each question about a file
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
 class _Module:

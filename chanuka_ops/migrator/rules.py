@@ -17,6 +17,7 @@ from chanuka_ops.migrator.model import Direction, Plan, Problem, Revision, Scrip
 
 BASE = "base"
 HEAD = "head"
+EXACTLY = "="  # before revisions: at these, and at nothing else
 _BRANCHES = 2
 # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 BACKOFF = Backoff(first_s=0.4, most_s=5.0)
@@ -155,6 +156,13 @@ def for_the_way_back(plan: Plan) -> Plan:
     return replace(plan, problems=tuple(p for p in plan.problems if p.kind not in {"edited", "drift"}))
 
 
+def meant(plan: Plan, direction: Direction, to: str) -> Plan:
+    """Return the plan without the problem of several heads, where the target says which one is meant."""
+    if direction == "up" and to == HEAD:
+        return plan
+    return replace(plan, problems=tuple(problem for problem in plan.problems if problem.kind != "several_heads"))
+
+
 def refusal(plan: Plan) -> errors.ChanukaError | None:
     """Return the error that the plan's first problem calls for, or None where nothing stands in the way."""
     refusing = [problem for problem in plan.problems if problem.refuses]
@@ -183,18 +191,32 @@ def require_as_seen(steps: Sequence[Script], expected: Mapping[str, str]) -> Non
 def steps(scripts: Sequence[Script], current: Sequence[str], direction: Direction, to: str) -> list[Script]:
     """Return the revisions to run, in order, so that the database stands at `to`.
 
+    The way down to a revision leaves other branches alone; down to several, or by `exactly`, it leaves those only.
+
     Errors: `ConfigurationError` for a target that no file knows, `RefusedError` for one that lies the other way.
     """
     done = ancestry(scripts, current)
-    target: set[str] = set() if to == BASE else ancestry(scripts, [_resolve(scripts, to)])
+    names = [name.strip() for name in to.removeprefix(EXACTLY).split(",")]
+    target: set[str] = set() if to == BASE else ancestry(scripts, [_resolve(scripts, name) for name in names])
     if direction == "up":
         if to != HEAD and done > target:
             raise errors.RefusedError(f"the database stands past {to} already: to go back there, use migrate down")
         return [script for script in scripts if script.revision in target - done]
     if not target <= done:
         raise errors.RefusedError(f"the database doesn't stand past {to}: to go there, use migrate up")
-    kept = target | {script.revision for script in scripts if not ancestry(scripts, [script.revision]) > target}
+    kept = set(target)
+    if len(names) == 1 and not to.startswith(EXACTLY):
+        kept |= {script.revision for script in scripts if not ancestry(scripts, [script.revision]) > target}
     return [script for script in reversed(scripts) if script.revision in done - kept]
+
+
+def exactly(current: str | None) -> str:
+    """Name where a database stood, as a plan says it, as a target of the way back.
+
+    >>> exactly("b3, c2"), exactly(None)
+    ('=b3, c2', 'base')
+    """
+    return BASE if current is None else f"{EXACTLY}{current}"
 
 
 def before_contract(plan: Plan) -> str | None:

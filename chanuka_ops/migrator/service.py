@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,19 +18,18 @@ from chanuka_ops.db import credentials
 from chanuka_ops.db.lock import operation_lock
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator import rules
+from chanuka_ops.migrator.locating import locate
 from chanuka_ops.migrator.model import Applied, Direction, Entry, Migrated, Plan, Revision
+from chanuka_ops.migrator.running import ahead
 from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.migrator.running.journal import Journal
 from chanuka_ops.migrator.running.resolving import Resolution
-from chanuka_ops.migrator.scripts import locate
-from chanuka_ops.postgres import process
 from chanuka_ops.postgres.process import wait_until
 from chanuka_ops.sql import catalog
 
 log = logging.getLogger(__name__)
 
 OPERATION = "migrate"
-RUNNER = "chanuka_ops.migrator.running.runner"
 PLAN_DEADLINE_S = 120.0
 HISTORY_MOST = 200
 SESSION_END_TIMEOUT_S = 10.0
@@ -81,12 +79,19 @@ class Migrator:
         """
         return self._move("up", to, wait_s, expected=expected, bounds=bounds)
 
-    def down(self, to: str, *, wait_s: float | None = None, expected: Mapping[str, str] | None = None) -> Migrated:
+    def down(
+        self,
+        to: str,
+        *,
+        wait_s: float | None = None,
+        expected: Mapping[str, str] | None = None,
+        bounds: Sequence[Bound] = (),
+    ) -> Migrated:
         """Roll back to a revision, or to "base".
 
-        Errors: as `up`.
+        Arguments and errors: as `up`.
         """
-        return self._move("down", to, wait_s, expected=expected)
+        return self._move("down", to, wait_s, expected=expected, bounds=bounds)
 
     def traced(self, direction: Direction, to: str, on_traced: OnTraced) -> Migrated:
         """Run a copy's revisions as `up` and `down` do, and call `on_traced` with what each statement did.
@@ -166,8 +171,9 @@ class Migrator:
 
     def _run(self, child: _Child, action: str, to: str | None, deadline_s: float, **more: Any) -> None:
         request = json.dumps({**self._request(action, to), **more})
-        argv = [sys.executable, "-m", RUNNER]
-        finished = process.run(argv, deadline_s=deadline_s, stdin=request, on_line=child.take, check=False)
+        with ahead.started(child.take) as running:
+            running.ask(request)
+            finished = running.wait(deadline_s=deadline_s, check=False)
         for line in finished.stderr.splitlines():
             log.debug("migration process: %s", line, extra={"event": "migrate.said"})
         failure = child.failure()

@@ -13,7 +13,8 @@ from chanuka_ops import errors
 from chanuka_ops.config import MigrationSettings
 from chanuka_ops.migrator import forms, naming, rules
 from chanuka_ops.migrator.forms import INDENT, Form, Request
-from chanuka_ops.migrator.scripts import Scripts, load, locate
+from chanuka_ops.migrator.locating import locate
+from chanuka_ops.migrator.scripts import Scripts, load
 
 _TEMPLATE = "template.py.j2"
 _IMPORTS = {"op.": "from alembic import op", "ops.": "from chanuka_ops.migrator import operations as ops"}

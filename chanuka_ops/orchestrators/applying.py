@@ -5,7 +5,9 @@ The gate's verdict is on files as they were then; another file, or another versi
 
 from __future__ import annotations
 
+import contextvars
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +20,8 @@ from chanuka_ops.migrator import aftermath, rules
 from chanuka_ops.migrator.aftermath import Left
 from chanuka_ops.migrator.model import Direction, Migrated
 from chanuka_ops.migrator.rehearsal import prediction
-from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator, create_database
 from chanuka_ops.orchestrators.gating import Gate, Seen
-from chanuka_ops.report import service as reports
 
 log = logging.getLogger(__name__)
 
@@ -100,36 +100,47 @@ def _allowed(database: DatabaseOrchestrator, direction: Direction, to: str, seen
     if seen is not None and not seen.verdict.allowed:
         raise errors.RefusedError(f"{seen.verdict.words()}. Nothing was changed.")
     before = _unfinished(database)
-    expected = None if seen is None else seen.expected
-    try:
-        migrated = database.run_migrations(direction, to, expected=expected, bounds=_bounds(seen))
-    except (errors.MigrationFailed, errors.LockTimeout) as failure:
-        if direction == "up" and seen is not None:
-            _roll_back(database, seen.plan.current, failure)
-        raise
-    if not migrated.applied:
-        return Run(migrated, seen)
-    return Run(migrated, seen, aftermath.compare(before, _unfinished(database)), _health(database))
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        beside.submit(_prepare)
+        health: list[Future[HealthReport | None]] = []
+        in_context = contextvars.copy_context().run
+        try:
+            migrated = database.run_migrations(
+                direction,
+                to,
+                expected=None if seen is None else seen.expected,
+                bounds=() if seen is None else seen.bounds,
+                once_applied=lambda: health.append(beside.submit(in_context, _health, database)),
+            )
+        except (errors.MigrationFailed, errors.LockTimeout) as failure:
+            if direction == "up" and seen is not None:
+                _roll_back(database, seen, failure)
+            raise
+        if not migrated.applied:
+            return Run(migrated, seen)
+        return Run(migrated, seen, aftermath.compare(before, _unfinished(database)), health[0].result())
 
 
-def _roll_back(database: DatabaseOrchestrator, before: str | None, failure: errors.ChanukaError) -> None:
+def _prepare() -> None:
+    """Import what comes after a migration, while it runs: that takes as long as a short one does."""
+    from chanuka_ops.health import service as _health_service  # noqa: F401, PLC0415 - as said
+    from chanuka_ops.report import service as _report_service  # noqa: F401, PLC0415 - as said
+
+
+def _roll_back(database: DatabaseOrchestrator, seen: Seen, failure: errors.ChanukaError) -> None:
     """Go back to where the run began, if the policy says so. Errors: the failure again, saying what became of it."""
     if database.settings.operations.migration.on_failure != "roll_back":
         return
     stands = database.migration_plan().current
-    if stands == before:
+    if stands == seen.plan.current:
         return
-    where = before or rules.BASE
+    where = seen.plan.current or rules.BASE
+    bounds = () if seen.rehearsal is None else prediction.bounds(seen.rehearsal, "down")
     try:
-        database.run_migrations("down", where)
+        database.run_migrations("down", where, bounds=bounds)
     except errors.ChanukaError as again:
         raise type(failure)(f"{failure} Rolling back to {where} failed too: {again}") from failure
     raise type(failure)(f"{failure} What came before it was rolled back: the database stands at {where}.") from failure
-
-
-def _bounds(seen: Seen | None) -> list[Bound]:
-    """Return how long each statement may take by its rehearsal, where there is one."""
-    return [] if seen is None or seen.rehearsal is None else prediction.bounds(seen.rehearsal)
 
 
 def _unfinished(database: DatabaseOrchestrator) -> frozenset[Left]:
@@ -153,6 +164,8 @@ def _report(
     database: DatabaseOrchestrator, direction: Direction, run: Run, failure: errors.ChanukaError | None = None
 ) -> Path | None:
     """Write the run's page. It tells of a migration, and is none: what fails here is a warning."""
+    from chanuka_ops.report import service as reports  # noqa: PLC0415 - `_prepare` has imported it by now
+
     try:
         return reports.write_migration(
             database.settings.state_dir / "reports", _document(database, direction, run, failure)

@@ -15,7 +15,7 @@ from typing import Self
 from chanuka_ops import context, errors
 from chanuka_ops.backup import rules
 from chanuka_ops.backup.answers import Created, Drilled, Expiry, Retention, Verified
-from chanuka_ops.backup.proving.service import Meanwhile
+from chanuka_ops.backup.proving.drill import Meanwhile
 from chanuka_ops.backup.restoring.restored import Options, Restored
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.backup.taking import picking

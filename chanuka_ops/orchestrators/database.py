@@ -5,37 +5,40 @@ Where no database is configured, the embedded server is used, and runs for as lo
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import text
 
 from chanuka_ops import context, errors
-from chanuka_ops.backup.answers import Created, Drilled, Expiry, Listed, Retention, Verified
-from chanuka_ops.backup.proving.service import Meanwhile
-from chanuka_ops.backup.restoring.restored import Options, Restored
 from chanuka_ops.backup.storing import flocks
 from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.asking import Probe
 from chanuka_ops.db.manager import ConnectionManager
-from chanuka_ops.health import service as health_service
-from chanuka_ops.health.model import HealthReport
-from chanuka_ops.migrator import drift
 from chanuka_ops.migrator import rules as migration_rules
 from chanuka_ops.migrator.model import Direction, Entry, Migrated, Revision
 from chanuka_ops.migrator.model import Plan as MigrationPlan
-from chanuka_ops.migrator.running.bounds import Bound
-from chanuka_ops.migrator.running.resolving import Resolution
 from chanuka_ops.migrator.service import Migrator
-from chanuka_ops.optimisation.model import Applied
-from chanuka_ops.optimisation.model import Plan as OptimisationPlan
-from chanuka_ops.optimisation.service import Optimiser
-from chanuka_ops.orchestrators.backups import BackupOperations, Taken
+from chanuka_ops.orchestrators import drifting
 from chanuka_ops.postgres import binaries
 from chanuka_ops.postgres.server import embedded, embedded_major
+
+if TYPE_CHECKING:  # each is imported where it's used: a command, or a job, waits for what it needs only
+    from chanuka_ops.backup.answers import Created, Drilled, Expiry, Listed, Retention, Verified
+    from chanuka_ops.backup.proving.drill import Meanwhile
+    from chanuka_ops.backup.restoring.restored import Options, Restored
+    from chanuka_ops.backup.service import BackupService
+    from chanuka_ops.health.model import HealthReport
+    from chanuka_ops.migrator.running.bounds import Bound
+    from chanuka_ops.migrator.running.resolving import Resolution
+    from chanuka_ops.optimisation.model import Applied
+    from chanuka_ops.optimisation.model import Plan as OptimisationPlan
+    from chanuka_ops.optimisation.service import Optimiser
+    from chanuka_ops.orchestrators.backups import BackupOperations, Taken
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +54,6 @@ class DatabaseOrchestrator:
         self.settings = settings
         self.manager = manager
         self.migrator = Migrator(manager, settings.operations.migration)
-        self._backups = BackupOperations(settings, manager.name, manager)
-        self.backups = self._backups.service
-        self.optimiser = Optimiser(manager, settings.operations.optimisation)
 
     @classmethod
     @contextmanager
@@ -73,6 +73,24 @@ class DatabaseOrchestrator:
     def name(self) -> str:
         """The database's name in the settings."""
         return self.manager.name
+
+    @functools.cached_property
+    def _backups(self) -> BackupOperations:
+        from chanuka_ops.orchestrators.backups import BackupOperations  # noqa: PLC0415 - see the top
+
+        return BackupOperations(self.settings, self.name, self.manager)
+
+    @property
+    def backups(self) -> BackupService:
+        """What is known of the database's backups. Errors: `ConfigurationError` for a store that can't be."""
+        return self._backups.service
+
+    @functools.cached_property
+    def optimiser(self) -> Optimiser:
+        """What could make the database smaller, or faster."""
+        from chanuka_ops.optimisation.service import Optimiser  # noqa: PLC0415 - see the top
+
+        return Optimiser(self.manager, self.settings.operations.optimisation)
 
     def probe(self) -> Probe:
         """Ask the server what it is. Errors: `ConnectError`."""
@@ -97,14 +115,15 @@ class DatabaseOrchestrator:
         Errors: `ConnectError`, `ConfigurationError`.
         """
         with context.scope(operation="migrate"):
-            return self._with_drift(self.migrator.plan())
+            return drifting.compared(self.settings, self.manager, self.migrator.plan())
 
     def foresee(self, direction: Direction, to: str) -> tuple[MigrationPlan, tuple[Revision, ...]]:
         """Say where the database stands and which revisions a migration would run. Errors: as `run_migrations`."""
         with context.scope(operation="migrate"):
             plan, steps = self.migrator.foresee(direction, to)
-            seen = self._with_drift(plan)
-        if direction == "up" and (refused := migration_rules.refusal(seen)) is not None:
+            seen = drifting.compared(self.settings, self.manager, plan)
+        refused = migration_rules.refusal(migration_rules.meant(seen, direction, to)) if direction == "up" else None
+        if refused is not None:
             raise refused
         return seen, steps
 
@@ -115,10 +134,12 @@ class DatabaseOrchestrator:
         *,
         expected: Mapping[str, str] | None = None,
         bounds: Sequence[Bound] = (),
+        once_applied: Callable[[], object] = lambda: None,
     ) -> Migrated:
         """Migrate, and record the schema as it is then. No gate: `applying.migrate` is what both faces call.
 
-        `expected` and `bounds` are as `Migrator.up` takes them.
+        `expected` and `bounds` are as `Migrator.up` takes them. `once_applied` is called before the schema is recorded,
+        where there is one to be: that takes a while, in which something else can be begun.
 
         Errors: `LockHeld`, `HeadsConflict`, `RefusedError`, `LockTimeout`, `MigrationFailed`, `OutcomeUnknown`.
         """
@@ -127,10 +148,11 @@ class DatabaseOrchestrator:
             migrated = (
                 self.migrator.up(to, expected=expected, bounds=bounds)
                 if direction == "up"
-                else self.migrator.down(to, expected=expected)
+                else self.migrator.down(to, expected=expected, bounds=bounds)
             )
             if migrated.applied:
-                self._record_schema(migrated.after)
+                once_applied()
+                drifting.record(self.settings, self.manager, migrated.after)
         return migrated
 
     def migration_preview(self, direction: Direction, to: str) -> str:
@@ -157,7 +179,12 @@ class DatabaseOrchestrator:
         if not self.settings.features.health_monitoring:
             raise errors.RefusedError("features.health_monitoring is false: health checks are switched off")
         with context.scope(operation="health"):
-            return health_service.check(self.manager, self.settings.operations.monitoring, only=only)
+            return self._checked(only)
+
+    def _checked(self, only: Collection[str] | None = None) -> HealthReport:
+        from chanuka_ops.health import service as health_service  # noqa: PLC0415 - see the top
+
+        return health_service.check(self.manager, self.settings.operations.monitoring, only=only)
 
     def backup(self) -> Created:
         """Take a backup. Errors: see `BackupService.create`."""
@@ -205,33 +232,6 @@ class DatabaseOrchestrator:
         """List this database's backups. Errors: `StoreError`."""
         return self.backups.catalogue(self.name)
 
-    def _with_drift(self, plan: MigrationPlan) -> MigrationPlan:
-        migration = self.settings.operations.migration
-        if migration.on_drift == "off":
-            return plan
-        try:
-            return self._drift().compared(plan)
-        except (errors.ToolMissing, errors.ToolFailed, errors.ToolTooOld, errors.DatabaseError) as failure:
-            return drift.unknown(plan, failure, migration)
-
-    def _record_schema(self, revision: str | None) -> None:
-        """Record what the next plan compares with. The migration is done: what fails here is told, not raised."""
-        if self.settings.operations.migration.on_drift == "off":
-            return
-        try:
-            self._drift().record(revision)
-        except (errors.ToolMissing, errors.ToolFailed, errors.ToolTooOld, errors.DatabaseError) as failure:
-            log.warning("the schema after the migration was not recorded, so drift won't be seen: %s", failure,
-                        extra={"event": "migrate.drift"})  # fmt: skip
-
-    def _drift(self) -> drift.Drift:
-        tools = binaries.find(
-            configured=self.settings.postgres.bin_dir,
-            server_major=self.manager.probe().major,
-            programs=(*binaries.CLIENT,),
-        )
-        return drift.Drift(self.manager, self.settings.operations.migration, tools)
-
     @contextmanager
     def _alone(self, wait_s: float) -> Iterator[None]:
         """Hold this machine's lock as well: who drills while the server is down has no other. Errors: `LockHeld`."""
@@ -241,7 +241,7 @@ class DatabaseOrchestrator:
     def optimise_plan(self, report: HealthReport | None = None) -> OptimisationPlan:
         """Turn health findings into advice. Errors: `DatabaseError`."""
         with context.scope(operation="optimise"):
-            evidence = report or health_service.check(self.manager, self.settings.operations.monitoring)
+            evidence = report or self._checked()
             return self.optimiser.plan(evidence.findings)
 
     def optimise_apply(self, plan: OptimisationPlan, only: Collection[str] | None = None) -> list[Applied]:

@@ -15,9 +15,9 @@ from chanuka_ops.backup import rules as backup_rules
 from chanuka_ops.migrator import approvals, gate
 from chanuka_ops.migrator.gate import Approval, Backup, Facts, GatePolicy, Rehearsal, Verdict
 from chanuka_ops.migrator.model import Direction, Plan, Revision
+from chanuka_ops.migrator.rehearsal import prediction
+from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
-from chanuka_ops.orchestrators.linting import Wanted, lint
-from chanuka_ops.orchestrators.migration import MigrationOrchestrator
 from chanuka_ops.sql import catalog
 
 APPROVALS = "approvals"
@@ -26,13 +26,17 @@ _SHORTEST = 12  # of a hash that a person types
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is to run, whether it may, and the documents of the rehearsal and of lint that the verdict rests on."""
+    """What is to run, whether it may, and the documents of the rehearsal and of lint that the verdict rests on.
+
+    `bounds` is how long each statement may take by its rehearsal, where there is one.
+    """
 
     plan: Plan
     steps: tuple[Revision, ...]
     verdict: Verdict
     rehearsal: Mapping[str, Any] | None
     lint: Mapping[str, Any] | None
+    bounds: tuple[Bound, ...] = ()
 
     @property
     def expected(self) -> dict[str, str]:
@@ -62,7 +66,9 @@ class Gate:
             fresh = bool(steps) and not self._holds_tables()
             asks = bool(steps) and not fresh
             document = self._rehearsal(plan, steps) if asks and direction == "up" else None
-            linted = self._lint() if asks and direction == "up" and "danger" in self._policy.approval else None
+            linted = (
+                self._lint() if asks and direction == "up" else None
+            )  # also where it decides nothing: it's reported
             facts = Facts(
                 direction=direction,
                 move_hash=move_hash,
@@ -74,7 +80,9 @@ class Gate:
                 dangers=_dangers(linted, steps),
                 approval=approvals.find(self._directory, move_hash),
             )
-        return Seen(plan, steps, gate.decide(self._policy, facts), document, linted)
+        return Seen(
+            plan, steps, gate.decide(self._policy, facts), document, linted, self._bounds(direction, steps, document)
+        )
 
     def approve(self, plan_hash: str, reason: str, *, down_to: str | None = None) -> Approval:
         """Take down a person's approval of what is planned now.
@@ -110,6 +118,9 @@ class Gate:
 
     def _rehearsal(self, plan: Plan, steps: Sequence[Revision]) -> dict[str, Any] | None:
         """Return the newest rehearsal of the plan that went through all that is to run now."""
+        # what a gate that asks for no rehearsal needn't wait for
+        from chanuka_ops.orchestrators.migration import MigrationOrchestrator  # noqa: PLC0415 - as said
+
         document = MigrationOrchestrator(self._database).newest(plan.plan_hash)
         if document is None:
             return None
@@ -117,7 +128,22 @@ class Gate:
         # one that failed is told of, however far it came
         return document if not document["passed"] or went >= {step.revision for step in steps} else None
 
+    def _bounds(
+        self, direction: Direction, steps: Sequence[Revision], document: Mapping[str, Any] | None
+    ) -> tuple[Bound, ...]:
+        if direction == "up":
+            return () if document is None else tuple(prediction.bounds(document))
+        if not steps:
+            return ()
+        from chanuka_ops.orchestrators.migration import MigrationOrchestrator  # noqa: PLC0415 - as above
+
+        since = datetime.now(UTC) - timedelta(seconds=self._policy.max_rehearsal_age_s)
+        files = {step.revision: step.sha256 for step in steps}
+        return tuple(MigrationOrchestrator(self._database).bounds_of_the_way_back(files, since))
+
     def _lint(self) -> dict[str, Any] | None:
+        from chanuka_ops.orchestrators.linting import Wanted, lint  # noqa: PLC0415 - most gates don't lint
+
         try:
             return lint(self._settings, self._database.name, Wanted()).to_json()
         except errors.ChanukaError:  # what can't be looked at may well be a danger: the verdict says that it's unknown

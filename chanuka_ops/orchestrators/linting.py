@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chanuka_ops import context, errors
-from chanuka_ops.config import Settings
+from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator.lint import looking, second
 from chanuka_ops.migrator.lint.catalogue import Catalogue
 from chanuka_ops.migrator.lint.model import Report
 from chanuka_ops.migrator.lint.service import Linter
-from chanuka_ops.migrator.scripts import locate
+from chanuka_ops.migrator.locating import locate
 from chanuka_ops.migrator.service import Migrator
+from chanuka_ops.postgres.server import embedded_running
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,24 @@ def _revisions(
 @contextmanager
 def _asked(settings: Settings, name: str, wanted: Wanted) -> Iterator[tuple[ConnectionManager | None, list[str]]]:
     notes: list[str] = []
-    if wanted.offline or not settings.databases:
+    database = None if wanted.offline else _reachable(settings, name)
+    if database is None:
         yield None, notes
         return
-    database = settings.database(name)
     with ConnectionManager(name, database, features=settings.features, state_dir=settings.state_dir) as manager:
         yield manager, notes
+
+
+def _reachable(settings: Settings, name: str) -> DatabaseSettings | None:
+    """Return the configured database, or that of the embedded server where it's up: none is started for lint."""
+    if settings.databases:
+        return settings.database(name)
+    # a third of a second, which only this case needs
+    from chanuka_ops.orchestrators.database import EMBEDDED_DATABASE, EMBEDDED_NAME  # noqa: PLC0415
+
+    if name != EMBEDDED_NAME:
+        return settings.database(name)
+    return embedded_running(settings.state_dir, EMBEDDED_DATABASE)
 
 
 def _looked(manager: ConnectionManager | None, notes: list[str]) -> Catalogue | None:

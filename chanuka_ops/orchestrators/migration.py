@@ -25,6 +25,7 @@ from chanuka_ops.migrator.rehearsal.model import Ran, Traced
 from chanuka_ops.migrator.rehearsal.prediction import Basis
 from chanuka_ops.migrator.rehearsal.service import DOWN, UP, UP_AGAIN, Rehearsal, Scripts
 from chanuka_ops.migrator.rehearsal.source import Facts
+from chanuka_ops.migrator.running.bounds import Bound
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 from chanuka_ops.postgres import binaries
 
@@ -113,7 +114,12 @@ class _Meanwhile:
     warnings: tuple[str, ...] = ()
     failure: errors.ChanukaError | None = None
 
-    def __call__(self, drilled: Drilled, copy: RestoredCopy) -> None:
+    @property
+    def wal_level(self) -> str:
+        """The source's."""
+        return self.here.wal_level
+
+    def __call__(self, drilled: Drilled, copy: RestoredCopy, /) -> None:
         """Rehearse; an error of the rehearsal is none of the drill."""
         if not drilled.proven:
             return
@@ -158,7 +164,7 @@ class MigrationOrchestrator:
         """
         name = self.database.name
         with context.scope(operation="rehearse", database=name):
-            plan = None if script is not None else self._planned()
+            plan = None if script is not None else self._planned(to)
             chosen = self._backup(backup_id, fresh=fresh_backup)
             manifest, _ = self.database.backups.show(chosen)
             here = source.facts(self.database.manager, self.database.settings.operations.migration.journal_schema)
@@ -172,20 +178,37 @@ class MigrationOrchestrator:
 
     def newest(self, plan_hash: str) -> dict[str, Any] | None:
         """Return the newest record of a rehearsal of that plan, or None."""
-        found: list[dict[str, Any]] = []
-        for path in sorted(self._directory.glob("*.json"), reverse=True):
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document["plan_hash"] == plan_hash:
-                found.append(document)
+        found = [document for document in self._documents() if document["plan_hash"] == plan_hash]
         return max(found, key=lambda document: str(document["at"]), default=None)
+
+    def bounds_of_the_way_back(self, files: Mapping[str, str], since: datetime) -> list[Bound]:
+        """Return what rehearsals since then predict of the way back of revisions, by the SHA-256 of their files.
+
+        The plan of then isn't the plan of now, where what is to be taken back has been applied: so it's the files that
+        say which rehearsal was of the same. Of several the newest counts.
+        """
+        found: dict[str, list[Bound]] = {}
+        for document in sorted(self._documents(), key=lambda document: str(document["at"]), reverse=True):
+            if datetime.fromisoformat(document["at"]) < since:
+                break
+            same = {item["revision"] for item in document["pending"] if files.get(item["revision"]) == item["sha256"]}
+            back = prediction.bounds(document, "down")
+            for revision in same - found.keys():
+                bounds = [bound for bound in back if bound.revision == revision]
+                if bounds:
+                    found[revision] = bounds
+        return [bound for bounds in found.values() for bound in bounds]
+
+    def _documents(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text(encoding="utf-8")) for path in self._directory.glob("*.json")]
 
     @property
     def _directory(self) -> Path:
         return self.database.settings.state_dir / REHEARSALS / self.database.name
 
-    def _planned(self) -> Plan:
+    def _planned(self, to: str) -> Plan:
         plan = self.database.migration_plan()
-        refused = migration_rules.refusal(plan)
+        refused = migration_rules.refusal(migration_rules.meant(plan, "up", to))
         if refused is not None:
             raise refused
         return plan

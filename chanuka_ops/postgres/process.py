@@ -98,6 +98,13 @@ class Running:
         """The leader's process id, which is its group's id too."""
         return self._process.pid
 
+    def ask(self, request: str) -> None:
+        """Write what it is to read on its standard input, and that this is all of it."""
+        with suppress(BrokenPipeError):  # it ended without reading; its status says why
+            if self._process.stdin is not None:
+                self._process.stdin.write(request)
+        self._no_more()
+
     def ended(self) -> bool:
         """Tell whether it has ended; if so, nobody of its group is left."""
         if self._status() is None:
@@ -135,6 +142,12 @@ class Running:
         self._end_group()
         while self._await(STOP_GRACE_S) is None:
             pass
+        self._no_more()  # nobody may have asked it anything
+
+    def _no_more(self) -> None:
+        with suppress(BrokenPipeError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
 
     def _status(self) -> int | None:
         """Return its exit status, None while it runs."""
@@ -161,6 +174,7 @@ def started(
     *,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
+    asked_later: bool = False,
     cwd: Path | None = None,
     account: Account | None = None,
     pass_fds: Sequence[int] = (),
@@ -170,7 +184,7 @@ def started(
     """Start a program for the block; at the block's end it has ended, by itself or by `stop()`.
 
     `on_line` is called, from a thread, for each line of its standard output, `on_stderr` likewise.
-    `env` is added to this environment.
+    `env` is added to this environment. With `asked_later` its standard input is what `Running.ask` writes.
     Errors: `ToolFailed` where it can't be started.
     """
     words = [str(word) for word in argv]
@@ -181,7 +195,7 @@ def started(
             try:
                 process = subprocess.Popen(
                     words,
-                    stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if stdin is not None or asked_later else subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -200,11 +214,8 @@ def started(
             running = Running(process, name, on_line, on_stderr)
             stack.callback(running.stop)
         log.debug("started %s as pid %d", name, process.pid, extra={"event": "tool.started"})
-        if stdin is not None and process.stdin is not None:
-            with suppress(BrokenPipeError):  # it ended without reading; its status says why
-                process.stdin.write(stdin)
-            with suppress(BrokenPipeError):
-                process.stdin.close()
+        if stdin is not None:
+            running.ask(stdin)
         yield running
 
 

@@ -37,6 +37,7 @@ INITDB_TIMEOUT_S = 120.0
 LEFTOVER_AFTER_S = 3600.0  # a scratch directory that nobody holds may be a minute's work of somebody about to
 BUILTIN_LOCALE_MAJOR = 17  # from here on C.UTF-8 needs no locale of the operating system
 PORT = 5432
+SUPERUSER = "chanuka"
 
 # A restored copy lives for minutes: it needs speed, not durability, and must touch nothing outside itself.
 SCRATCH_SETTINGS: Mapping[str, str] = {
@@ -92,8 +93,17 @@ def embedded_major(state_dir: Path) -> int | None:
         return None
 
 
+def embedded_running(state_dir: Path, dbname: str, *, superuser: str = SUPERUSER) -> DatabaseSettings | None:
+    """Return how a database of the embedded server is reached, None where the server isn't up. Nothing is started."""
+    home = homes.known_home(state_dir / "postgres")
+    if running_pid(home / "data") is None:
+        return None
+    socket_dir = homes.socket_directory(home, homes.server_account())
+    return _database(socket_dir, superuser, dbname) if _accepts(socket_dir, superuser) else None
+
+
 @contextmanager
-def embedded(state_dir: Path, binaries: Binaries, *, superuser: str = "chanuka") -> Iterator[Server]:
+def embedded(state_dir: Path, binaries: Binaries, *, superuser: str = SUPERUSER) -> Iterator[Server]:
     """Use the embedded server, starting it (and making its cluster) where it isn't up; its data stays.
 
     Errors: `ServerError` where it can't be made or started, or where its data is of another major version.

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from chanuka_ops import errors
 from chanuka_ops.config import DatabaseSettings, MigrationSettings
 from chanuka_ops.db.manager import ConnectionManager
-from chanuka_ops.migrator import scripts
+from chanuka_ops.migrator import locating
 from chanuka_ops_tests.integration.test_migrator_schema import in_this_process
 from chanuka_ops_tests.integration.test_migrator_trouble import migrator, scripts_in, table_exists, write
 
@@ -145,10 +145,10 @@ def test_however_env_gets_its_connection_it_is_ours(
 
 
 def test_the_scripts_of_a_package_are_found_without_importing_it(tmp_path: Path) -> None:
-    found = scripts.locate(MigrationSettings(script_location=Path("dagster:_core/storage/alembic")), tmp_path)
+    found = locating.locate(MigrationSettings(script_location=Path("dagster:_core/storage/alembic")), tmp_path)
     assert (found / "env.py").is_file()
     with pytest.raises(errors.ConfigurationError, match="no package 'not_there'"):
-        scripts.locate(MigrationSettings(script_location=Path("not_there:migrations")), tmp_path)
+        locating.locate(MigrationSettings(script_location=Path("not_there:migrations")), tmp_path)
 
 
 def test_the_ini_beside_the_scripts_is_read(manager: ConnectionManager, tmp_path: Path) -> None:

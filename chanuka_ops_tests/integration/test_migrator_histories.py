@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from sqlalchemy import text
 
 from chanuka_ops import errors
-from chanuka_ops.config import MigrationSettings
+from chanuka_ops.config import MigrationSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
-from chanuka_ops.migrator import scripts
+from chanuka_ops.migrator import locating
+from chanuka_ops.migrator.lint.model import Report
 from chanuka_ops.migrator.service import Migrator
+from chanuka_ops.orchestrators import linting
 from chanuka_ops_tests.integration.test_migrator_trouble import migrator, table_exists
 from chanuka_ops_tests.plugins.processes import url_of
 
@@ -49,6 +52,53 @@ FIRST_TABLES = (
 )
 
 
+JUDGED_WITHIN_S = 60.0  # lint or plan of a whole history; seconds, on a machine that has nothing else to do
+FINDINGS_PER_REVISION = 5  # that are no matter of style; more would be noise
+
+
+def judged(location: Path, manager: ConnectionManager, state_dir: Path) -> Report:
+    """Lint a whole history and plan it, both in time; what was found."""
+    migration = MigrationSettings(script_location=location)
+    settings = Settings.model_validate(
+        {"state_dir": state_dir, "operations": {"migration": {"script_location": location}}}
+    )
+    started = time.monotonic()
+    report = linting.lint(settings, "main", linting.Wanted(every=True, offline=True))
+    linted_s, started = time.monotonic() - started, time.monotonic()
+    plan = Migrator(manager, migration).plan()
+    planned_s = time.monotonic() - started
+    print(f"lint {linted_s:.1f} s, plan {planned_s:.1f} s: {report.counts()}")  # noqa: T201 - figures to read
+    assert plan.problems == ()
+    assert max(linted_s, planned_s) < JUDGED_WITHIN_S
+    soundly(report, {step.revision for step in plan.pending})
+    return report
+
+
+def soundly(report: Report, known: set[str]) -> None:
+    """Each revision was looked at; what makes an index in place is said to; there's more than nothing and no flood."""
+    paths = {source.revision: Path(source.path) for source in report.sources if source.direction == "up"}
+    assert set(paths) == known
+    found = [(finding.revision, finding.rule.id) for _, finding in report.findings]
+    assert {revision for revision, _ in found} <= known
+    counts = report.counts()
+    assert counts["danger"] + counts["caution"] < FINDINGS_PER_REVISION * len(known)
+    about_indexes = {revision for revision, rule in found if "index" in rule or rule == "concurrently-in-transaction"}
+    indexing = {revision for revision, path in paths.items() if makes_an_index(path)}
+    assert indexing <= about_indexes
+
+
+def makes_an_index(path: Path) -> bool:
+    """Whether it makes an index on a table that it doesn't make itself."""
+    body = path.read_text().partition("def upgrade")[2].partition("def downgrade")[0]
+    return "op.create_index(" in body and "create_table(" not in body
+
+
+def test_dagsters_history_is_judged(manager: ConnectionManager, tmp_path: Path) -> None:
+    counts = judged(DAGSTER, manager, tmp_path).counts()
+    assert 30 <= counts["danger"] <= 150  # it builds its indexes in place, and rewrites columns
+    assert counts["caution"] > 0
+
+
 def head_of(subject: Migrator) -> str:
     plan = subject.plan()
     assert plan.problems == ()
@@ -69,7 +119,7 @@ def down_as_far_as_it_goes(subject: Migrator) -> tuple[int, errors.ChanukaError 
 
 @pytest.mark.timeout(300)
 def test_dagsters_own_history(manager: ConnectionManager, tmp_path: Path) -> None:
-    theirs = scripts.locate(MigrationSettings(script_location=DAGSTER), tmp_path)
+    theirs = locating.locate(MigrationSettings(script_location=DAGSTER), tmp_path)
     where = tmp_path / "upgrade"
     where.mkdir()
     (where / "env.py").write_text(DAGSTER_ENV.format(env=str(theirs / "env.py")))
@@ -116,6 +166,13 @@ def on_the_path(place: Path) -> Iterator[None]:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(place), os.environ.get("PYTHONPATH", "")])))
         patch.setenv("MLFLOW_ENABLE_WORKSPACES", "false")
         yield
+
+
+@pytest.mark.timeout(600)
+def test_mlflows_history_is_judged(mlflow: Path, manager: ConnectionManager, tmp_path: Path) -> None:
+    with on_the_path(mlflow):
+        counts = judged(mlflow / "whole" / "mlflow" / "store" / "db_migrations", manager, tmp_path).counts()
+    assert counts["danger"] > 0
 
 
 @pytest.mark.timeout(600)

@@ -16,9 +16,13 @@ from chanuka_ops.migrator.lint.catalogue import Catalogue
 from chanuka_ops.migrator.lint.looking import look
 from chanuka_ops.migrator.lint.world import World
 from chanuka_ops.postgres.server import Server
+from chanuka_ops_tests.integration.lint_adversary import ADVERSARY
 from chanuka_ops_tests.integration.lint_cases import CASES, SETUP, Case
 from chanuka_ops_tests.integration.lint_oracle import measure
+from chanuka_ops_tests.integration.lint_traps import TRAPS
 from chanuka_ops_tests.plugins.backup import execute
+
+EVERY = [*CASES, *ADVERSARY, *TRAPS]
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -63,7 +67,7 @@ def runs_in_one_transaction(case: Case) -> bool:
     return not case.setup and case.sql.startswith("-- @tx") and case.sql.count("-- @") == 1
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: ("bad-" if case.blocks else "safe-") + case.id)
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: ("bad-" if case.blocks else "safe-") + case.id)
 def test_lint_says_what_running_shows(
     case: Case, template: DatabaseSettings, catalogue: Catalogue, server: Server
 ) -> None:

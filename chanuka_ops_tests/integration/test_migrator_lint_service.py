@@ -20,7 +20,6 @@ from chanuka_ops.migrator.lint.model import Finding, Report
 from chanuka_ops.migrator.lint.service import Linter
 from chanuka_ops.migrator.service import Migrator
 from chanuka_ops.orchestrators import linting
-from chanuka_ops_tests.integration.test_migrator_schema import MIGRATIONS
 from chanuka_ops_tests.integration.test_migrator_trouble import scripts_in
 from chanuka_ops_tests.plugins.backup import execute
 from chanuka_ops_tests.plugins.processes import Cli, url_of
@@ -226,12 +225,6 @@ def test_two_hundred_revisions_take_seconds(tmp_path: Path) -> None:
     report = Linter(TODAY).revisions(where, None)
     assert len(report.sources) == 400
     assert time.monotonic() - started < 30  # 2 s on an idle machine
-
-
-@pytest.mark.slow
-def test_the_projects_own_revisions_can_all_be_rendered() -> None:
-    report = Linter(TODAY).revisions(MIGRATIONS, None)
-    assert "not-renderable" not in rules_of(report)
 
 
 def test_on_the_command_line(here: Cli, tmp_path: Path) -> None:

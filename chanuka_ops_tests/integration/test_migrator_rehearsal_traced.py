@@ -16,12 +16,15 @@ from chanuka_ops.migrator.rehearsal.model import Ran
 from chanuka_ops.migrator.rehearsal.service import Rehearsal, Scripts
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.server import Server
+from chanuka_ops_tests.integration.lint_adversary import ADVERSARY
 from chanuka_ops_tests.integration.lint_cases import CASES, SETUP, Case
 from chanuka_ops_tests.integration.lint_oracle import MANY_ROWS
 from chanuka_ops_tests.integration.rehearsal_cases import FAST, MORE, Known
 from chanuka_ops_tests.plugins.backup import execute, scalars
 
 pytestmark = pytest.mark.postgres
+
+SOME = ADVERSARY[::5]  # all of them take a minute more, and say the same
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +133,7 @@ def test_what_changes_behind_the_statements_is_told(server: Server, template: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: ("bad-" if case.blocks else "safe-") + case.id)
+@pytest.mark.parametrize("case", [*CASES, *SOME], ids=lambda case: ("bad-" if case.blocks else "safe-") + case.id)
 def test_what_is_measured_elsewhere_is_traced(case: Case, server: Server, template: str, pg: Binaries) -> None:
     if not case.since <= server.major <= case.until:
         pytest.skip(f"of PostgreSQL {case.since} to {case.until}")

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from chanuka_ops import logs
-from chanuka_ops.cli import face
+from chanuka_ops.cli.showing import Bars
 from chanuka_ops.context import Progress
 
 Show = Callable[..., str]
@@ -24,7 +24,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Show:
     def show(*reports: tuple[float, Progress]) -> str:
         nonlocal clock
         console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
-        with face._Bars(console) as bars:
+        with Bars(console) as bars:
             for seconds, report in reports:
                 clock = seconds
                 bars.show(report)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import doctest
-import json
 from pathlib import Path
 
 import pytest
 
 from chanuka_ops import errors
-from chanuka_ops.migrator.lint import casts, dynamic, handbook, judge, sarif, script, waivers
+from chanuka_ops.migrator.lint import casts, dynamic, handbook, judge, script, waivers
 from chanuka_ops.migrator.lint.catalogue import Type
 from chanuka_ops.migrator.lint.checks import session
 from chanuka_ops.migrator.lint.model import Report, Source
@@ -19,7 +18,7 @@ from chanuka_ops.migrator.lint.service import Linter
 from chanuka_ops.migrator.lint.world import World
 
 TODAY = dt.date(2026, 11, 28)
-HANDBOOK = Path(__file__).parents[2] / "docs" / "lint-rules.md"
+HANDBOOK = Path(__file__).parents[2] / "docs" / "howto" / "lint-rules.md"
 
 
 def lines(text: str) -> list[tuple[int, str]]:
@@ -81,6 +80,26 @@ def test_psql_commands_are_told_and_the_rest_is_judged() -> None:
     assert {"psql-command", "psql-include", "index-build-blocks-writes"} <= said.keys()
 
 
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("\\set t books\nALTER TABLE :t ALTER COLUMN b TYPE bigint;", "column-type-rewrites"),
+        ("\\set t 'my books'\nCREATE INDEX i ON :\"t\" (a);", "index-build-blocks-writes"),
+        ("DROP TABLE :schema.notes;", "drop-table"),
+        ("\\set who 'o''hara'\nUPDATE t SET a = :'who' WHERE 1 = 1;", "mass-update"),
+    ],
+)
+def test_variables_of_psql_are_filled_in(text: str, rule: str) -> None:
+    assert rule in rules_of(linted(text))
+
+
+def test_what_only_looks_like_a_variable_is_left_alone() -> None:
+    said = rules_of(linted("SELECT a[1:n], '12:30', b::text FROM t;"))
+    assert "drop-table" not in said
+    with pytest.raises(errors.ConfigurationError, match=r"x\.sql, line 2: syntax error"):
+        script.read("SELECT 1;\nSELEKT :a;", name="x.sql")
+
+
 def test_repack_is_read_though_the_parser_does_not_know_it() -> None:
     assert "repack-blocks" in rules_of(linted("REPACK books;"))
     assert "repack-blocks" not in rules_of(linted("REPACK (CONCURRENTLY) books;"))
@@ -138,20 +157,42 @@ def test_on_its_last_day_a_waiver_holds() -> None:
     assert waivers.judged(waiver, today=TODAY + dt.timedelta(days=1), known=RULES).fault
 
 
-def test_sarif_names_each_rule_once_and_each_place() -> None:
-    report = linted("SELECT 1;\nDROP TABLE a;\n-- lint: allow cluster until 2027-01-01: night\nCLUSTER b USING i;")
-    document = sarif.document(report, RULES, version="1.0.0")
-    json.dumps(document)
-    [run] = document["runs"]
-    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
-    assert document["version"] == "2.1.0"
-    assert len(set(rules)) == len(rules)
-    for result in run["results"]:
-        assert rules[result["ruleIndex"]] == result["ruleId"]
-        assert result["level"] in ("error", "warning", "note")
-        assert result["locations"][0]["physicalLocation"]["region"]["startLine"] >= 1
-    [cluster] = [result for result in run["results"] if result["ruleId"] == "cluster"]
-    assert cluster["suppressions"] == [{"kind": "inSource", "justification": "night"}]
+def test_a_long_wait_for_a_lock_is_told_once_and_where_it_holds_others_up() -> None:
+    waits = [
+        (f.object, f.message)
+        for _, f in linted(
+            "SET lock_timeout = '5min';\nCREATE INDEX CONCURRENTLY i ON quiet (a);\n"
+            "SET lock_timeout = '20s';\nALTER TABLE a ADD COLUMN x int;\n"
+            "SET lock_timeout = '1min';\nALTER TABLE b ADD COLUMN x int;\nALTER TABLE c ADD COLUMN x int;\n"
+            "SET lock_timeout = '30s';\nALTER TABLE d ADD COLUMN x int;"
+        ).findings
+        if f.rule.id == "lock-timeout-long"
+    ]
+    assert waits == [("b", "waits up to 1min for a lock, and everybody else behind it")]
+
+
+def test_what_stands_before_the_first_mark_was_there_before() -> None:
+    setup = "CREATE TABLE t (id bigint PRIMARY KEY, a varchar(20));\nINSERT INTO t SELECT 1, 'x';\n"
+    assert "index-build-blocks-writes" not in rules_of(linted(f"{setup}CREATE INDEX i ON t (a);"))
+    assert "index-build-blocks-writes" in rules_of(linted(f"{setup}-- @tx\nCREATE INDEX i ON t (a);"))
+    wider = linted(f"{setup}-- @tx\nALTER TABLE t ALTER COLUMN a TYPE varchar(40);")
+    assert wider.worst() != "danger", "its type is known from what stands before"
+
+
+@pytest.mark.parametrize(
+    ("script", "rule"),
+    [
+        (
+            "BEGIN;\nDROP VIEW v;\nCOMMIT AND CHAIN;\nCREATE INDEX CONCURRENTLY i ON a (x);\nCOMMIT;",
+            "concurrently-in-transaction",
+        ),
+        ("START TRANSACTION;\nLOCK TABLE a;\nCOPY (SELECT count(*) FROM b) TO STDOUT;\nEND;", "scan-while-locked"),
+        ("BEGIN;\nLOCK TABLE a;\nDECLARE c CURSOR FOR SELECT * FROM b;\nCOMMIT;", "scan-while-locked"),
+        ("CREATE INDEX ON ONLY t (a);\nSELECT archive_everything();", "routine-unseen"),
+    ],
+)
+def test_ways_to_say_it(script: str, rule: str) -> None:
+    assert rule in rules_of(linted(script))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +214,7 @@ def test_sarif_names_each_rule_once_and_each_place() -> None:
         (Type("citext"), Type("text"), False, "reindex"),
         (None, Type("text"), False, "unknown"),
         (None, Type("int8"), False, "rewrite"),
-        (None, Type("timestamptz"), True, "unknown"),
+        (None, Type("timestamptz"), True, "likely"),
     ],
 )
 def test_what_a_change_of_type_costs(old: Type | None, new: Type, utc: bool, cost: str) -> None:  # noqa: FBT001 - a table's column  # noqa: E501 - a row of a table
@@ -205,7 +246,7 @@ def test_the_examples_in_the_docstrings(module: object) -> None:
 
 def test_the_handbook_is_that_of_the_rules() -> None:
     assert HANDBOOK.read_text(encoding="utf-8") == handbook.handbook() + "\n", (
-        "python -m chanuka_ops.migrator.lint.handbook > docs/lint-rules.md"
+        "python -m chanuka_ops.migrator.lint.handbook > docs/howto/lint-rules.md"
     )
 
 

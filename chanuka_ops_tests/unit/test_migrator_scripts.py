@@ -8,7 +8,7 @@ import pytest
 
 from chanuka_ops.config import MigrationSettings
 from chanuka_ops.errors import ConfigurationError
-from chanuka_ops.migrator import scripts
+from chanuka_ops.migrator import locating
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -22,17 +22,17 @@ def with_env(directory: Path) -> Path:
 def test_the_configured_directory_wins(tmp_path: Path) -> None:
     with_env(tmp_path / "migrations")
     theirs = with_env(tmp_path / "theirs")
-    assert scripts.locate(MigrationSettings(script_location=Path("theirs")), tmp_path) == theirs
-    assert scripts.locate(MigrationSettings(script_location=theirs), Path("/")) == theirs
+    assert locating.locate(MigrationSettings(script_location=Path("theirs")), tmp_path) == theirs
+    assert locating.locate(MigrationSettings(script_location=theirs), Path("/")) == theirs
 
 
 def test_the_configured_directory_has_to_be_one(tmp_path: Path) -> None:
     with_env(tmp_path / "migrations")
     with pytest.raises(ConfigurationError, match=r"gone.*script_location"):
-        scripts.locate(MigrationSettings(script_location=Path("gone")), tmp_path)
+        locating.locate(MigrationSettings(script_location=Path("gone")), tmp_path)
 
 
 def test_without_configuration_it_is_the_working_directory_then_the_package(tmp_path: Path) -> None:
-    assert scripts.locate(MigrationSettings(), tmp_path) == REPOSITORY / "migrations"
+    assert locating.locate(MigrationSettings(), tmp_path) == REPOSITORY / "migrations"
     here = with_env(tmp_path / "migrations")
-    assert scripts.locate(MigrationSettings(), tmp_path) == here
+    assert locating.locate(MigrationSettings(), tmp_path) == here

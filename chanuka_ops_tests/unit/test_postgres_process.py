@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,22 @@ def alive(pid: int) -> bool:
 def test_output_and_status() -> None:
     finished = process.run(["sh", "-c", "cat; echo oops >&2; exit 3"], stdin="in\n", deadline_s=10, check=False)
     assert (finished.status, finished.stdout, finished.stderr) == (3, "in", "oops")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_who_is_asked_later_or_never_leaves_no_pipe_open(asked: bool) -> None:  # noqa: FBT001 - a case
+    lines: list[str] = []
+    with process.started(["cat"], asked_later=True, on_line=lines.append) as running:
+        pipes = {str(path.readlink()) for path in Path(f"/proc/{running.pid}/fd").iterdir() if path.name == "0"}
+        if asked:
+            running.ask("in\n")
+            assert process.wait_until(lambda: lines == ["in"], timeout_s=20)
+    kept = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # another thread's, gone meanwhile
+            kept.add(str(path.readlink()))
+    assert pipes
+    assert not pipes & kept
 
 
 def test_lines_come_as_they_are_written() -> None:

@@ -13,7 +13,7 @@ depends_on = None
 def upgrade() -> None:
     op.execute("""
         create table bill_daily_engagement (
-            bill_id bigint not null references bills (id) on delete cascade,
+            bill_id bigint not null,
             day date not null,
             events bigint not null,
             people bigint not null,
@@ -39,6 +39,11 @@ def upgrade() -> None:
         group by b.id, b.status
     """)
     op.execute("create unique index bill_ranking_bill_id_key on bill_ranking (bill_id)")  # REFRESH … CONCURRENTLY
+    # Last, since it locks bills against writes until the end: the view is computed before. The table has no rows yet.
+    op.execute("""
+        alter table bill_daily_engagement add constraint bill_daily_engagement_bill_id_fkey
+        foreign key (bill_id) references bills (id) on delete cascade
+    """)
 
 
 def downgrade() -> None:

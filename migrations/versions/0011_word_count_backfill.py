@@ -24,13 +24,34 @@ _BATCH = """
     )
     select max(id) from batch
 """
+# The same for a script: psql runs it outside a transaction, so that it commits after each batch.
+_PREVIEW = f"""
+    do $$
+    declare
+        after bigint := 0;
+        last bigint := ({_LAST});
+    begin
+        while after is not null loop
+            with batch as (
+                select id from bill_versions
+                where id > after and id <= last and word_count is null
+                order by id limit {BATCH}
+            ), touched as (
+                update bill_versions v set word_count = 0 from batch where v.id = batch.id
+            )
+            select max(id) into after from batch;
+            commit;
+        end loop;
+    end
+    $$
+"""
 
 
 def upgrade() -> None:
     # Each batch commits by itself: its row locks are short, and a rerun goes on where this one stopped.
     with op.get_context().autocommit_block(), repeatable():
         if op.get_context().as_sql:
-            op.execute("update bill_versions set word_count = 0 where word_count is null")
+            op.execute(_PREVIEW)
             return
         bind = op.get_bind()
         # The end is fixed at the start. Rows that come later were counted by the trigger, so this can't run for ever.

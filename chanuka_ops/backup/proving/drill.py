@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import SecretStr
 from sqlalchemy import text
 
 from chanuka_ops.backup import rules
-from chanuka_ops.backup.answers import Comparison, Mismatch
+from chanuka_ops.backup.answers import Comparison, Drilled, Mismatch
 from chanuka_ops.backup.beside import GoOn, beside
 from chanuka_ops.backup.model import Fingerprint, Manifest
 from chanuka_ops.backup.proving import amcheck, asserting, borrowed, comparing
@@ -39,8 +40,6 @@ log = logging.getLogger(__name__)
 _EVENT_TRIGGERS_SINCE = 17  # the setting that silences them; before, none of them runs at a login
 _NO_EVENT_TRIGGERS: Mapping[str, str] = {"event_triggers": "off"}
 _WRITABLE: Mapping[str, str] = {"default_transaction_read_only": "off"}  # whatever the copy's own settings say
-# What is done in the copy meanwhile is to write as much as it would in production.
-_LIKE_PRODUCTION: Mapping[str, str] = {**SCRATCH_SETTINGS, "wal_level": "replica", "full_page_writes": "on"}
 _WITHOUT = ("--no-tablespaces", "--no-subscriptions")
 _NOTHING = ""  # a listing of no entries: of a database's own, pg_restore restores all the same
 _INITIAL_DATABASE = "postgres"
@@ -59,6 +58,17 @@ class RestoredCopy:
     warnings: tuple[str, ...] = ()
 
 
+class Meanwhile(Protocol):
+    """What is done with a restored copy once it was compared."""
+
+    @property
+    def wal_level(self) -> str:
+        """The setting of the source's server: the copy's is to write the same."""
+
+    def __call__(self, drilled: Drilled, copy: RestoredCopy, /) -> None:
+        """Do it."""
+
+
 @contextmanager
 def restored_copy(
     directory: Path,
@@ -67,18 +77,20 @@ def restored_copy(
     settings: BackupSettings,
     state_dir: Path,
     *,
-    like_production: bool = False,
+    wal_level: str | None = None,
 ) -> Iterator[RestoredCopy]:
     """Restore a backup's files, in `directory`, into a scratch server for the block.
 
-    `like_production`: the scratch server writes as much WAL as another would.
+    `wal_level`: that of a server in production; the scratch server then writes as much WAL as that would.
 
     Errors: `ServerError`; `ToolFailed` with pg_restore's own words: none of its errors is ignored; where the settings
     name a server, as `borrowed.place`.
     """
     work = _Work(directory, manifest, binaries, settings)
     url = settings.drill.scratch_url
-    server = _LIKE_PRODUCTION if like_production else SCRATCH_SETTINGS
+    server: Mapping[str, str] = SCRATCH_SETTINGS
+    if wal_level is not None:
+        server = {**server, "wal_level": wal_level, "full_page_writes": "on"}
     with _on_own(work, state_dir, server) if url is None else _on_borrowed(work, url) as copy:
         yield copy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from chanuka_ops.backup.documents import MANIFEST, STATUS
 from chanuka_ops.backup.model import Evidence, Manifest, Status, Tier
 from chanuka_ops.backup.proving import comparing
 from chanuka_ops.backup.proving import drill as drills
+from chanuka_ops.backup.proving.drill import Meanwhile
 from chanuka_ops.backup.storing import fetching, sweeping
 from chanuka_ops.backup.storing.fetching import Fetched
 from chanuka_ops.backup.storing.store import Store
@@ -26,7 +27,6 @@ from chanuka_ops.postgres import binaries
 
 log = logging.getLogger(__name__)
 
-Meanwhile = Callable[[Drilled, drills.RestoredCopy], None]
 HISTORY = 3  # backups looked back at for each part: which of them was compared when
 
 
@@ -134,7 +134,7 @@ def fetched(
 
 @contextmanager
 def restored(
-    got: Fetched, manifest: Manifest, settings: Settings, *, like_production: bool = False
+    got: Fetched, manifest: Manifest, settings: Settings, *, wal_level: str | None = None
 ) -> Iterator[drills.RestoredCopy]:
     """Restore fetched files into a scratch server for the block. Errors: as `BackupService.drill`."""
     programs = (*binaries.SERVER, *binaries.CLIENT)
@@ -146,7 +146,7 @@ def restored(
         found,
         settings.operations.backup,
         settings.state_dir,
-        like_production=like_production,
+        wal_level=wal_level,
     ) as copy:
         yield copy
 
@@ -176,7 +176,8 @@ def _drill(store: Store, manifest: Manifest, settings: Settings, meanwhile: Mean
             )  # fmt: skip
             reached("fetched")
             if not done.problems:
-                with restored(done.got, manifest, settings, like_production=meanwhile is not None) as done.copy:
+                wal_level = meanwhile.wal_level if meanwhile is not None else None
+                with restored(done.got, manifest, settings, wal_level=wal_level) as done.copy:
                     reached("restored")
                     done.compare(settings, part=_part(store, manifest))
                     done.watch.stop()

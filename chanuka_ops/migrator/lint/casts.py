@@ -6,7 +6,7 @@ from typing import Literal
 
 from chanuka_ops.migrator.lint.catalogue import Type
 
-Cost = Literal["none", "reindex", "rewrite", "unknown"]
+Cost = Literal["none", "reindex", "rewrite", "unknown", "likely"]
 
 # (from, to) whose bytes are the same, so that no row is touched: pg_cast's casts without a function.
 _SAME_BYTES = frozenset(
@@ -57,7 +57,7 @@ def cost(old: Type | None, new: Type, *, utc: bool) -> Cost:
 def _guess(new: Type, *, utc: bool) -> Cost:
     if new.name in _MAYBE and not new.array:
         return "unknown"
-    return "unknown" if utc and new.name in ("timestamptz", "timestamp") else "rewrite"
+    return "likely" if utc and new.name in ("timestamptz", "timestamp") and not new.mods else "rewrite"
 
 
 def _arrays(old: Type, new: Type) -> Cost:

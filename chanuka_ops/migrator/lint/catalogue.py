@@ -74,6 +74,8 @@ class Constraint:
     columns: tuple[str, ...] = ()
     expr: Any = None
     references: str | None = None
+    referred: tuple[str, ...] = ()
+    """The columns there; none where the primary key is meant."""
 
     @property
     def proves_not_null(self) -> frozenset[str]:
@@ -87,13 +89,19 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index: `columns` holds names, and "" for an expression."""
+    """An index: `columns` holds names, and "" for an expression; `uses` every column, of expressions and WHERE too."""
 
     name: str
     columns: tuple[str, ...] = ()
     unique: bool = False
     partial: bool = False
     valid: bool = True
+    uses: frozenset[str] = frozenset()
+    tablespace: str | None = None
+
+    def rebuilt_with(self, column: str) -> bool:
+        """Tell whether it is built anew whenever the column's type is touched: it has an expression or a WHERE."""
+        return column in self.uses and (self.partial or "" in self.columns)
 
 
 RelationKind = Literal["r", "p", "v", "m", "f", "S", "c"]
@@ -101,7 +109,10 @@ RelationKind = Literal["r", "p", "v", "m", "f", "S", "c"]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A relation. `whole`: all its columns are known. `fresh`: this script made it, so nobody else uses it yet."""
+    """A relation. `whole`: all its columns are known. `fresh`: this script made it, so nobody else uses it yet.
+
+    `filled`: it is fresh, and has as many rows as a query or a load gave it. `unlogged`: None where it isn't known.
+    """
 
     name: str
     kind: RelationKind = "r"
@@ -116,7 +127,14 @@ class Table:
     partition_key: tuple[str, ...] = ()
     read_by: Mapping[str, frozenset[str]] = field(default_factory=lambda: Empty)
     """For each view, the columns that it reads."""
+    named_by: Mapping[str, frozenset[str]] = field(default_factory=lambda: Empty)
+    """For each trigger, policy and generated column of it, the columns that it names."""
     policies: int = 0
+    filled: bool = False
+    unlogged: bool | None = None
+    populated: bool = True
+    access_method: str | None = None
+    tablespace: str | None = None
 
     def not_null(self, column: str) -> bool:
         """Tell whether the column is known to hold no null."""
@@ -180,6 +198,8 @@ class Catalogue:
     time_zone: str | None = None
     path: tuple[str, ...] = ("public",)
     builtin_volatile: frozenset[str] = frozenset()
+    needed: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """For ("function", name) or ("sequence", name): what needs it, each with the relation that it is of."""
 
 
 def calls(tree: Any) -> list[str]:

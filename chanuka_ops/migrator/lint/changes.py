@@ -6,12 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from chanuka_ops.migrator.lint.catalogue import Column, Constraint, Index, Routine, Table, UserType, type_of
-from chanuka_ops.migrator.lint.checks import constraints, session
-from chanuka_ops.migrator.lint.checks.columns import by_kind
+from chanuka_ops.migrator.lint import altered
+from chanuka_ops.migrator.lint.catalogue import (
+    Column,
+    RelationKind,
+    Routine,
+    Table,
+    UserType,
+    type_of,
+)
+from chanuka_ops.migrator.lint.checks import session
+from chanuka_ops.migrator.lint.checks.bounds import few
 from chanuka_ops.migrator.lint.checks.dropping import name_of
 from chanuka_ops.migrator.lint.checks.indexes import made_index
-from chanuka_ops.migrator.lint.tree import Node, found
+from chanuka_ops.migrator.lint.tree import Node, found, literal
 from chanuka_ops.migrator.lint.world import World
 
 FRESH_ENUM_SINCE = 17  # a value added to an enum of the same transaction may be used in it
@@ -26,20 +34,8 @@ def apply(node: Node, world: World, sql: str) -> None:
         change(node, world)
 
 
-def _column(node: Node) -> Column:
-    parts = by_kind(node)
-    generated = parts.get("GENERATED")
-    return Column(
-        node.colname,
-        type_of(node.type_name),
-        not_null=bool(parts.keys() & {"NOTNULL", "PRIMARY", "IDENTITY"}),
-        generated=generated is not None,
-        virtual=generated is not None and generated.generated_kind == "v",
-    )
-
-
 def _create_table(node: Node, world: World) -> None:
-    relation, name = node.relation, world.name(node.relation)
+    relation, name = node.relation, world.name(node.relation, new=True)
     if node.if_not_exists and world.exists(name):
         return
     spec = node.partspec
@@ -47,54 +43,64 @@ def _create_table(node: Node, world: World) -> None:
     parent = world.name(node.inh_relations[0]) if node.partbound is not None else None
     table = Table(
         name, "p" if spec is not None else "r", whole=True, fresh=True, temporary=relation.relpersistence == "t",
-        parent=parent, partition_key=key,
+        parent=parent, partition_key=key, unlogged=relation.relpersistence == "u",
     )  # fmt: skip
     for element in node.table_elts or ():
-        table = _with_element(table, element, world)
+        table = altered.with_element(table, element, world)
     world.keep(table)
-    if parent is not None and node.partbound.is_default:
-        world.keep(replace(world.table(parent), default_partition=name))
-
-
-def _with_element(table: Table, element: Node, world: World) -> Table:
-    if element.tag == "ColumnDef":
-        return _with_column(table, element, world)
-    if element.tag == "Constraint":
-        return _with_constraint(table, constraints.made(element, table.name, world))
-    if element.tag == "TableLikeClause":
-        model = world.table(world.name(element.relation))
-        return replace(table, columns={**table.columns, **model.columns}, whole=model.whole)
-    return table
-
-
-def _with_column(table: Table, node: Node, world: World) -> Table:
-    table = table.with_column(_column(node))
-    for kind, constraint in by_kind(node).items():
-        if kind in ("CHECK", "UNIQUE", "PRIMARY", "FOREIGN"):
-            made = constraints.made(constraint, table.name, world)
-            table = _with_constraint(table, replace(made, columns=made.columns or (node.colname,)))
-    return table
-
-
-def _with_constraint(table: Table, constraint: Constraint) -> Table:
-    table = table.with_constraint(constraint)
-    if constraint.kind in ("u", "p"):
-        table = table.with_index(Index(constraint.name, constraint.columns, unique=True))
-    return table
+    if parent is not None:
+        altered.parted(world.table(parent), node.partbound, name, world)
 
 
 def _create_as(node: Node, world: World) -> None:
     relation = node.into.rel
-    if node.if_not_exists and world.exists(world.name(relation)):
+    name = world.name(relation, new=True)
+    if node.if_not_exists and world.exists(name):
         return
-    kind = "m" if node.objtype == "OBJECT_MATVIEW" else "r"
-    world.keep(Table(world.name(relation), kind, fresh=True, temporary=relation.relpersistence == "t"))  # type: ignore[arg-type]  # one of the two letters
+    kind: RelationKind = "m" if node.objtype == "OBJECT_MATVIEW" else "r"
+    filled = not node.into.skip_data and bool(found(node.query, "RangeVar"))
+    temporary, populated = relation.relpersistence == "t", not node.into.skip_data
+    world.keep(Table(name, kind, fresh=True, temporary=temporary, filled=filled, populated=populated))
+
+
+def _refresh(node: Node, world: World) -> None:
+    view = world.table(world.name(node.relation))
+    if view.populated is not (not node.skip_data):
+        world.keep(replace(view, populated=not node.skip_data))
 
 
 def _select(node: Node, world: World) -> None:
+    for call in found(node.target_list, "FuncCall"):
+        if (call.funcname or ("",))[-1] == "set_config" and len(call.args or ()) == 3:  # noqa: PLR2004 - name, value, is_local
+            _configure(call, world)
     if node.into_clause is not None:
         relation = node.into_clause.rel
-        world.keep(Table(world.name(relation), fresh=True, temporary=relation.relpersistence == "t"))
+        filled = bool(found(node.from_clause, "RangeVar"))
+        name = world.name(relation, new=True)
+        world.keep(Table(name, fresh=True, temporary=relation.relpersistence == "t", filled=filled))
+
+
+def _insert(node: Node, world: World) -> None:
+    table = world.table(world.name(node.relation))
+    if table.fresh and found(node.select_stmt, "RangeVar") and not few(node.select_stmt):
+        world.keep(replace(table, filled=True))
+
+
+def _copy(node: Node, world: World) -> None:
+    table = world.table(world.name(node.relation))
+    if table.fresh and node.is_from:
+        world.keep(replace(table, filled=True))
+
+
+def _truncate(node: Node, world: World) -> None:
+    for relation in node.relations or ():
+        table = world.table(world.name(relation))
+        if table.filled:
+            world.keep(replace(table, filled=False))
+
+
+def _prepare(node: Node, world: World) -> None:
+    world.prepared[node.name] = node.query
 
 
 def _create_view(node: Node, world: World) -> None:
@@ -119,82 +125,6 @@ def _create_index(node: Node, world: World) -> None:
     world.dropped_indexes.discard(index.name)
 
 
-def _alter_table(node: Node, world: World) -> None:
-    name = world.name(node.relation)
-    if node.objtype not in ("OBJECT_TABLE", "OBJECT_MATVIEW"):
-        return
-    for cmd in node.cmds or ():
-        change = _PARTS.get(cmd.subtype)
-        if change is not None:
-            world.keep(change(cmd, world.table(name), world))
-    world.transaction.altered.append(name)
-
-
-def _add_column(cmd: Node, table: Table, world: World) -> Table:
-    return _with_column(table, cmd.parts["def"], world)
-
-
-def _drop_column(cmd: Node, table: Table, _: World) -> Table:
-    return replace(table, columns={name: column for name, column in table.columns.items() if name != cmd.name})
-
-
-def _change_type(cmd: Node, table: Table, _: World) -> Table:
-    column = table.columns.get(cmd.name, Column(cmd.name))
-    return table.with_column(replace(column, type=type_of(cmd.parts["def"].type_name)))
-
-
-def _set_not_null(cmd: Node, table: Table, _: World) -> Table:
-    column = table.columns.get(cmd.name, Column(cmd.name))
-    return table.with_column(replace(column, not_null=cmd.subtype == "AT_SetNotNull"))
-
-
-def _add_constraint(cmd: Node, table: Table, world: World) -> Table:
-    node = cmd.parts["def"]
-    constraint = constraints.made(node, table.name, world)
-    if not constraint.valid:
-        world.transaction.not_valid.add((table.name, constraint.name))
-    if node.indexname:
-        index = table.indexes.get(node.indexname, Index(node.indexname, unique=True))
-        constraint = replace(constraint, columns=index.columns)
-    return _with_constraint(table, constraint)
-
-
-def _validate(cmd: Node, table: Table, _: World) -> Table:
-    constraint = table.constraints.get(cmd.name)
-    return table if constraint is None else table.with_constraint(replace(constraint, valid=True))
-
-
-def _drop_constraint(cmd: Node, table: Table, _: World) -> Table:
-    return replace(table, constraints={name: c for name, c in table.constraints.items() if name != cmd.name})
-
-
-def _attach(cmd: Node, table: Table, world: World) -> Table:
-    part = world.name(cmd.parts["def"].name)
-    world.keep(replace(world.table(part), parent=table.name))
-    bound = cmd.parts["def"].bound
-    return replace(table, default_partition=part) if bound is not None and bound.is_default else table
-
-
-def _detach(cmd: Node, table: Table, world: World) -> Table:
-    part = world.name(cmd.parts["def"].name)
-    world.keep(replace(world.table(part), parent=None))
-    return replace(table, default_partition=None) if table.default_partition == part else table
-
-
-_PARTS: dict[str, Callable[[Node, Table, World], Table]] = {
-    "AT_AddColumn": _add_column,
-    "AT_DropColumn": _drop_column,
-    "AT_AlterColumnType": _change_type,
-    "AT_SetNotNull": _set_not_null,
-    "AT_DropNotNull": _set_not_null,
-    "AT_AddConstraint": _add_constraint,
-    "AT_ValidateConstraint": _validate,
-    "AT_DropConstraint": _drop_constraint,
-    "AT_AttachPartition": _attach,
-    "AT_DetachPartition": _detach,
-}
-
-
 def _drop(node: Node, world: World) -> None:
     for item in node.objects or ():
         name = name_of(item, world)
@@ -203,10 +133,21 @@ def _drop(node: Node, world: World) -> None:
             if owner is not None:
                 world.keep(replace(owner, indexes={key: i for key, i in owner.indexes.items() if key != name}))
             world.dropped_indexes.add(name)
+        elif node.remove_type in ("OBJECT_TRIGGER", "OBJECT_POLICY"):
+            _unnamed(node.remove_type.removeprefix("OBJECT_").lower(), item, world)
         elif node.remove_type in ("OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW"):
+            for part in world.partitions(name):
+                world.drop(part.name)
             world.drop(name)
             if node.remove_type == "OBJECT_VIEW":
                 _unread(name, world)
+
+
+def _unnamed(kind: str, item: tuple[str, ...], world: World) -> None:
+    """Note that a trigger or a policy is gone: what it named, it names no more."""
+    table = world.table(world.joined(tuple(item[:-1])))
+    users = {user: columns for user, columns in table.named_by.items() if user != f"{kind} {item[-1]}"}
+    world.keep(replace(table, named_by=users))
 
 
 def _unread(view: str, world: World) -> None:
@@ -278,6 +219,14 @@ def _policy(node: Node, world: World) -> None:
     world.keep(replace(table, policies=table.policies + 1))
 
 
+def _configure(call: Node, world: World) -> None:
+    name, value, local = (literal(argument) for argument in call.args)
+    settings = world.transaction.settings if local else world.settings
+    settings[str(name).lower()] = str(value)  # one that is computed is "None", which is neither UTC nor off
+    if not local:
+        world.transaction.settings.pop(str(name).lower(), None)
+
+
 def _set(node: Node, world: World) -> None:
     kind, name = node.parts.get("kind") or "", (node.name or "").lower()
     settings = world.transaction.settings if node.is_local else world.settings
@@ -296,9 +245,14 @@ _CHANGES: dict[str, Callable[[Node, World], None]] = {
     "CreateStmt": _create_table,
     "CreateTableAsStmt": _create_as,
     "SelectStmt": _select,
+    "InsertStmt": _insert,
+    "CopyStmt": _copy,
+    "TruncateStmt": _truncate,
+    "PrepareStmt": _prepare,
+    "RefreshMatViewStmt": _refresh,
     "ViewStmt": _create_view,
     "IndexStmt": _create_index,
-    "AlterTableStmt": _alter_table,
+    "AlterTableStmt": altered.alter_table,
     "DropStmt": _drop,
     "RenameStmt": _rename,
     "CreateDomainStmt": _create_type,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from chanuka_ops.migrator.lint import dynamic, grammar
 from chanuka_ops.migrator.lint.catalogue import Routine, calls
+from chanuka_ops.migrator.lint.functions import STABLE, VOLATILE
 from chanuka_ops.migrator.lint.tree import Node, found
-from chanuka_ops.migrator.lint.volatility import STABLE, VOLATILE
 from chanuka_ops.migrator.lint.world import Hit, World
 
 _DDL = re.compile(r"\b(alter|create|drop|truncate|reindex|cluster|vacuum)\s+\w", re.IGNORECASE)
@@ -58,7 +60,9 @@ def steps(node: Node, sql: str, world: World, hits: list[Hit]) -> list[Step]:
             hits.append(Hit("routine-unseen", name))
             return []
         return _of_routine(routine, hits)
-    if node.tag not in ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "ExecuteStmt"):
+    if node.tag == "ExecuteStmt" and node.name in world.prepared:
+        return [Step(sql, world.prepared[node.name])]
+    if node.tag not in ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt"):
         return []
     found_steps: list[Step] = []
     for name in dict.fromkeys(calls(node)):
@@ -85,11 +89,28 @@ def _do(node: Node, sql: str, hits: list[Hit]) -> list[Step]:
 
 
 def _of_routine(routine: Routine, hits: list[Hit]) -> list[Step]:
+    if routine.language == "sql" and not routine.body.strip():
+        return [Step(routine.definition, node) for node in _atomic(routine.definition)]
     if routine.language == "sql":
         return [Step(routine.body, node) for node in _parsed(routine.body) or ()]
     if routine.language != "plpgsql":
         return []
     return _of_body(grammar.routine(routine.definition), routine.body, f"function {routine.name}", hits)
+
+
+def _atomic(definition: str) -> list[Node]:
+    """Return the statements of a body that is no string: BEGIN ATOMIC … END, or RETURN."""
+    statements: list[Node] = []
+    waiting: list[Any] = [node.sql_body for node in _parsed(definition) or ()]
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, tuple):
+            waiting = [*item, *waiting]
+        elif isinstance(item, Node) and item.tag == "ReturnStmt":
+            statements.append(Node("SelectStmt", {"target_list": (Node("ResTarget", {"val": item.returnval}),)}))
+        elif isinstance(item, Node):
+            statements.append(item)
+    return statements
 
 
 def _of_body(body: grammar.Routine | None, text: str, what: str, hits: list[Hit]) -> list[Step]:
@@ -102,7 +123,7 @@ def _of_body(body: grammar.Routine | None, text: str, what: str, hits: list[Hit]
         if kind == "commit":
             found_steps.append(Step("", commits=True))
         elif kind == "dynamic":
-            found_steps += _dynamic(sql, hits)
+            found_steps += _dynamic(sql, body.constants, hits)
         elif kind == "static":
             found_steps += [Step(sql, node) for node in _parsed(sql) or ()]
         else:
@@ -110,8 +131,8 @@ def _of_body(body: grammar.Routine | None, text: str, what: str, hits: list[Hit]
     return found_steps
 
 
-def _dynamic(expression: str, hits: list[Hit]) -> list[Step]:
-    built = dynamic.built(expression)
+def _dynamic(expression: str, constants: Mapping[str, str], hits: list[Hit]) -> list[Step]:
+    built = dynamic.built(expression, constants)
     nodes = _parsed(built.sql) if built is not None else None
     if built is None or not nodes:
         hits.append(Hit("dynamic-sql-unseen", "", f": {expression}"))
@@ -121,12 +142,18 @@ def _dynamic(expression: str, hits: list[Hit]) -> list[Step]:
 
 
 def unseen(step: Step, world: World) -> Hit | None:
-    """Return what is to be said of a statement that works on a relation nobody can name here."""
+    """Return what is to be said of a statement whose doing nobody can name here.
+
+    Of a relation, a column or a constraint whose name isn't seen the rules speak as of one that isn't known; what is
+    dropped, or of which type or by which function, has to be seen.
+    """
     if not step.guessed or step.node is None or step.node.tag in _HARMLESS:
         return None
     named = {world.name(relation) for relation in found(step.node, "RangeVar")}
-    hidden = [name for name in named if dynamic.PLACEHOLDER in name and world.used(name)]
-    if not hidden and (named or step.node.tag != "DropStmt"):
+    told = (found(step.node, "TypeName"), found(step.node, "FuncCall"))
+    words = [word for nodes in told for node in nodes for word in (node.names or node.funcname or ())]
+    hidden = any(dynamic.PLACEHOLDER in str(word) for word in words)
+    if not hidden and (step.node.tag != "DropStmt" or (named and not any(map(world.used, named)))):
         return None
     return Hit("dynamic-sql-unseen", "", f": {step.guessed}")
 

@@ -5,6 +5,8 @@ libpg_query is the parser of PostgreSQL 18: what only 19 has (REPACK) it doesn't
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +32,13 @@ class SyntaxFault(ChanukaError):
 
 @dataclass(frozen=True, slots=True)
 class Routine:
-    """What a PL/pgSQL body sends, in its order: ("static" | "dynamic" | "expression" | "commit", SQL, line)."""
+    """What a PL/pgSQL body sends, in its order: ("static" | "dynamic" | "expression" | "commit", SQL, line).
+
+    `constants`: the variables that are given one value only, each with its expression.
+    """
 
     steps: tuple[tuple[str, str, int], ...]
+    constants: Mapping[str, str]
 
 
 def parse(sql: str) -> tuple[Node, ...]:
@@ -64,9 +70,11 @@ def routine(sql: str) -> Routine | None:
     except (postgast.PgQueryError, ValueError):  # the parser writes no valid JSON of some assignments to NEW.column
         return None
     steps: list[tuple[str, str, int]] = []
+    constants: dict[str, str] = {}
     for function in functions:
         _steps(function, 0, steps)
-    return Routine(tuple(steps))
+        constants |= _constants(function)
+    return Routine(tuple(steps), constants)
 
 
 def _plain(message: Message) -> Any:
@@ -123,6 +131,46 @@ def _steps(part: Any, line: int, steps: list[tuple[str, str, int]]) -> None:
             steps.append(("static" if static else "expression", str(inner.get("query", "")), line))
         else:
             _steps(inner, here, steps)
+
+
+_ASSIGNED = re.compile(r"\s*\w+\s*:?=")
+
+
+def _constants(function: Any) -> dict[str, str]:
+    """Return what is declared, or assigned, once: loops, INTO and GET DIAGNOSTICS give other values."""
+    inner = function["PLpgSQL_function"]
+    variables = [datum.get("PLpgSQL_var", {}) for datum in inner.get("datums", ())]
+    values: dict[int, list[str | None]] = {
+        number: [_query(variable["default_val"])]
+        for number, variable in enumerate(variables)
+        if "default_val" in variable
+    }
+    _values(inner, values)
+    return {
+        variables[number]["refname"]: given[0]
+        for number, given in values.items()
+        if len(given) == 1 and given[0] is not None and variables[number].get("refname")
+    }
+
+
+def _values(part: Any, values: dict[int, list[str | None]]) -> None:
+    if isinstance(part, list):
+        for item in part:
+            _values(item, values)
+    if not isinstance(part, dict):
+        return
+    for name, inner in part.items():
+        if name == "PLpgSQL_stmt_assign":
+            text = _query(inner.get("expr"))
+            values.setdefault(inner["varno"], []).append(_ASSIGNED.sub("", text, count=1))
+        elif name == "fields":
+            for field in inner:
+                values.setdefault(field["varno"], []).append(None)
+        elif name == "PLpgSQL_stmt_foreach_a":
+            values.setdefault(inner["varno"], []).append(None)
+        elif name == "PLpgSQL_diag_item":
+            values.setdefault(inner["target"], []).append(None)
+        _values(inner, values)
 
 
 def _query(expr: Any) -> str:

@@ -1,6 +1,6 @@
-"""docs/lint-rules.md, written from the rules. Pure.
+"""docs/howto/lint-rules.md, written from the rules. Pure.
 
-`python -m chanuka_ops.migrator.lint.handbook > docs/lint-rules.md`
+`python -m chanuka_ops.migrator.lint.handbook > docs/howto/lint-rules.md`
 """
 
 from __future__ import annotations

@@ -11,14 +11,16 @@ from dataclasses import replace
 
 from chanuka_ops.migrator.lint import changes, code, dynamic, leftovers
 from chanuka_ops.migrator.lint.checks import CHECKS
-from chanuka_ops.migrator.lint.checks.data import bounded
+from chanuka_ops.migrator.lint.checks.bounds import of_keys
+from chanuka_ops.migrator.lint.checks.session import duration_ms
 from chanuka_ops.migrator.lint.checks.usertypes import enum_values_used
 from chanuka_ops.migrator.lint.model import Direction, Finding, Mode, Statement
 from chanuka_ops.migrator.lint.rulebook import RULES
-from chanuka_ops.migrator.lint.tree import Node, column_of, conjuncts
+from chanuka_ops.migrator.lint.tree import Node
 from chanuka_ops.migrator.lint.world import Effects, Hit, World
 
 LOSSES = frozenset({"drop-table", "drop-column", "drop-schema", "truncate", "truncate-cascade", "mass-delete"})
+LONG_LOCK_TIMEOUT_MS = 10_000
 DEPTH = 4  # of functions that call functions
 _BEGIN = {"TRANS_STMT_BEGIN", "TRANS_STMT_START"}
 _REPEATABLE = {"CreateStmt": "if_not_exists", "DropStmt": "missing_ok", "CreateTableAsStmt": "if_not_exists",
@@ -42,6 +44,7 @@ class _Judge:
         self._findings: list[Finding] = []
         self._section: int | None = None
         self._opened: Statement | None = None
+        self._unmarked = False
         self._made = leftovers.Made(world)
 
     def run(self) -> list[Finding]:
@@ -61,7 +64,12 @@ class _Judge:
         self._leave()
         for statement, hit in self._made.left(self._world):
             self._note(statement, [hit])
-        return [self._softened(finding) for finding in self._findings]
+        longest = max((n for n, f in enumerate(self._findings) if f.rule.id == "lock-timeout-long"), default=-1)
+        return [
+            self._softened(finding)
+            for number, finding in enumerate(self._findings)
+            if finding.rule.id != "lock-timeout-long" or number == longest
+        ]
 
     def _softened(self, finding: Finding) -> Finding:
         """A table that was renamed and has a view of its old name breaks hardly anybody."""
@@ -74,7 +82,10 @@ class _Judge:
         if statement.section == self._section:
             return
         self._leave()
+        if self._unmarked:
+            self._world.age()  # what stood before the first mark was there when the tool began
         self._section = statement.section
+        self._unmarked = statement.section == 0 and not statement.managed
         if statement.managed:
             self._world.begin(managed=True, line=statement.line)
 
@@ -104,6 +115,10 @@ class _Judge:
             self._world.begin(line=statement.line)
             self._opened = statement
             return []
+        if kind == "TRANS_STMT_SAVEPOINT":
+            now.savepoints[node.savepoint_name] = dict(now.locks)
+        elif kind == "TRANS_STMT_ROLLBACK_TO" and node.savepoint_name in now.savepoints:
+            now.locks = dict(now.savepoints[node.savepoint_name])
         if kind == "TRANS_STMT_PREPARE":
             self._opened = None
             self._world.end()
@@ -117,6 +132,9 @@ class _Judge:
             hits.append(Hit("commit-without-begin", ""))
         self._opened = None
         self._world.end()
+        if node.chain:
+            self._world.begin(line=statement.line)
+            self._opened = statement
         return hits
 
     def _one(self, node: Node, hits: list[Hit], sql: str, depth: int) -> None:
@@ -133,8 +151,21 @@ class _Judge:
             world.transaction.locks[relation] = max(mode, world.transaction.locks.get(relation, Mode.NONE))
         code.look(node, world, hits)
         changes.apply(node, world, sql)
+        if node.tag == "CreateSchemaStmt":
+            self._elements(node, hits, sql, depth)
         if depth < DEPTH:
             self._within(node, hits, sql, depth)
+
+    def _elements(self, node: Node, hits: list[Hit], sql: str, depth: int) -> None:
+        """Judge what CREATE SCHEMA makes within the schema."""
+        settings = self._world.transaction.settings
+        before = settings.get("search_path")
+        settings["search_path"] = node.schemaname or (node.authrole.rolename if node.authrole is not None else "")
+        for element in node.schema_elts or ():
+            self._one(element, hits, sql, depth + 1)
+        settings.pop("search_path")
+        if before is not None:
+            settings["search_path"] = before
 
     def _within(self, node: Node, hits: list[Hit], sql: str, depth: int) -> None:
         steps = code.steps(node, sql, self._world, hits)
@@ -174,6 +205,17 @@ def _together(node: Node, world: World, fx: Effects) -> None:
         ):
             if world.setting(setting) in (None, "", "0"):
                 fx.hit(rule, strong[0])
+    if strong:
+        _patience(strong[0], world, fx)
+
+
+def _patience(relation: str, world: World, fx: Effects) -> None:
+    """Speak of a long wait for a lock that holds others up: of the script's longest one only, see `_Judge.run`."""
+    setting = world.setting("lock_timeout") or ""
+    wait_ms = duration_ms(setting) or 0.0
+    if wait_ms > max(LONG_LOCK_TIMEOUT_MS, world.longest_wait_ms):
+        world.longest_wait_ms = wait_ms
+        fx.hit("lock-timeout-long", relation, setting)
 
 
 def _there(node: Node, world: World, fx: Effects) -> None:
@@ -188,14 +230,8 @@ def _there(node: Node, world: World, fx: Effects) -> None:
 
 
 def _one_row(node: Node) -> bool:
-    """Tell whether a write is of the rows of one key."""
-    if node.tag not in ("UpdateStmt", "DeleteStmt") or bounded(node) != "yes":
-        return False
-    return any(
-        part.tag == "A_Expr" and part.parts.get("kind") == "AEXPR_OP" and (part.parts.get("name") or ("",))[-1] == "="
-        and column_of(part.lexpr) is not None
-        for part in conjuncts(node.where_clause)
-    )  # fmt: skip
+    """Tell whether a write is of the rows of a few keys."""
+    return node.tag in ("UpdateStmt", "DeleteStmt") and of_keys(node.where_clause)
 
 
 def _repeatable(node: Node, world: World, fx: Effects) -> None:

@@ -50,7 +50,7 @@ class _Reading:
         columns = self._grouped("lint_columns", self._column)
         constraints = self._grouped("lint_constraints", self._constraint)
         indexes = self._grouped("lint_indexes", _index)
-        readers = self._readers()
+        readers, users = self._readers(), self._users()
         tables = {
             table.name: replace(
                 table,
@@ -58,6 +58,7 @@ class _Reading:
                 constraints={constraint.name: constraint for constraint in constraints[table.name]},
                 indexes={index.name: index for index in indexes[table.name]},
                 read_by=readers[table.name],
+                named_by=users[table.name],
             )
             for table in map(self._table, relations)
         }
@@ -69,6 +70,7 @@ class _Reading:
             str(self._server.time_zone),
             self._path,
             frozenset(row.name for row in self._rows("lint_volatile_builtins")),
+            self._needed(),
         )
 
     def _rows(self, block: str) -> Sequence[Any]:
@@ -94,6 +96,10 @@ class _Reading:
             default_partition=self._name(row.default_schema, row.default_partition) or None,
             partition_key=tuple(row.partition_key or ()),
             policies=row.policies,
+            unlogged=row.persistence == "u",
+            populated=row.populated,
+            access_method=row.access_method,
+            tablespace=row.tablespace,
         )
 
     def _column(self, row: Any) -> Column:
@@ -105,7 +111,8 @@ class _Reading:
     def _constraint(self, row: Any) -> Constraint:
         reference = self._name(row.references_schema, row.references_relation) or None
         expr = _check(row.definition) if row.definition else None
-        return Constraint(row.name, row.kind, row.valid, tuple(row.columns or ()), expr, reference)
+        columns, referred = tuple(row.columns or ()), tuple(row.referred or ())
+        return Constraint(row.name, row.kind, row.valid, columns, expr, reference, referred)
 
     def _readers(self) -> defaultdict[str, dict[str, frozenset[str]]]:
         readers: defaultdict[str, dict[str, frozenset[str]]] = defaultdict(dict)
@@ -114,6 +121,20 @@ class _Reading:
             view = self._name(row.view_schema, row.view)
             views[view] = views.get(view, frozenset()) | {row.column}
         return readers
+
+    def _needed(self) -> dict[tuple[str, str], tuple[tuple[str, str], ...]]:
+        needed: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+        for row in self._rows("lint_needed"):
+            user = row.dependent, self._name(row.user_schema, row.user_relation)
+            needed[row.kind, self._name(row.schema, row.name)].append(user)
+        return {key: tuple(users) for key, users in needed.items()}
+
+    def _users(self) -> defaultdict[str, dict[str, frozenset[str]]]:
+        users: defaultdict[str, dict[str, frozenset[str]]] = defaultdict(dict)
+        for row in self._rows("lint_column_users"):
+            of_table = users[self._name(row.schema, row.relation)]
+            of_table[row.used_by] = of_table.get(row.used_by, frozenset()) | {row.column}
+        return users
 
     def _type(self, row: Any) -> UserType:
         columns = tuple(self._unqualified(row.columns or ()))
@@ -133,7 +154,9 @@ class _Reading:
 
 
 def _index(row: Any) -> Index:
-    return Index(row.name, tuple(row.columns or ()), unique=row.is_unique, partial=row.partial, valid=row.valid)
+    uses = frozenset(row.uses or ()) | {column for column in row.columns or () if column}
+    columns = tuple(row.columns or ())
+    return Index(row.name, columns, row.is_unique, row.partial, row.valid, uses, row.tablespace)
 
 
 @cache

@@ -71,11 +71,15 @@ def conjuncts(tree: Any) -> Iterator[Node]:
 
 def not_null_columns(tree: Any) -> frozenset[str]:
     """Return the columns that a CHECK's expression proves to be not null."""
-    return frozenset(
-        name
-        for part in conjuncts(tree)
-        if part.tag == "NullTest" and part.nulltesttype == "IS_NOT_NULL" and (name := column_of(part.arg))
-    )
+    return frozenset(name for part in conjuncts(tree) if (name := _not_null(part)))
+
+
+def _not_null(part: Node) -> str | None:
+    """Return the column that `x IS NOT NULL`, or `NOT (x IS NULL)`, is of."""
+    wanted = "IS_NOT_NULL"
+    if part.tag == "BoolExpr" and part.boolop == "NOT_EXPR" and part.args:
+        part, wanted = part.args[0], "IS_NULL"
+    return column_of(part.arg) if part.tag == "NullTest" and part.nulltesttype == wanted else None
 
 
 def function_name(call: Node) -> str:

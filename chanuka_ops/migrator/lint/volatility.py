@@ -7,43 +7,11 @@ from typing import Any, Literal
 
 from chanuka_ops.migrator.lint import grammar
 from chanuka_ops.migrator.lint.catalogue import Routine, calls
+from chanuka_ops.migrator.lint.functions import STABLE, VOLATILE
 from chanuka_ops.migrator.lint.world import World
 
 Verdict = Literal["stable", "volatile", "unknown"]
 
-# pg_proc says 'v' of these; those that write or administer are left out of a default anyway.
-VOLATILE = frozenset(
-    {
-        "random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday", "nextval",
-        "setval", "currval", "lastval", "setseed", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "gen_random_bytes",
-        "uuid_generate_v1", "uuid_generate_v1mc", "uuid_generate_v4", "gen_salt", "pgp_sym_encrypt", "crypt",
-        "set_config", "txid_current_if_assigned", "pg_notify", "pg_advisory_lock", "pg_try_advisory_lock",
-        "lo_create", "lo_creat", "pg_stat_file", "pg_read_file", "query_to_xml", "pg_logical_emit_message",
-    }
-)  # fmt: skip
-# Built in, and the same for each row of a statement: enough of them to know without a database.
-STABLE = frozenset(
-    {
-        "now",
-        "transaction_timestamp", "statement_timestamp", "current_setting", "pg_backend_pid", "version", "timezone",
-        "current_database", "current_schema", "current_schemas", "txid_current", "pg_current_xact_id", "to_timestamp",
-        "to_char", "to_date", "to_number", "date_trunc", "date_part", "extract", "age", "make_date", "make_interval",
-        "make_timestamp", "make_timestamptz", "lower", "upper", "initcap", "btrim", "trim", "ltrim", "rtrim", "replace",
-        "translate", "substr", "substring", "left", "right",
-        "lpad", "rpad", "repeat", "reverse", "split_part", "strpos",
-        "position", "overlay", "length", "char_length", "octet_length",
-        "concat", "concat_ws", "format", "md5", "sha256",
-        "sha512", "encode", "decode", "convert_to", "convert_from", "digest", "hashtext", "ascii", "chr", "to_hex",
-        "regexp_replace", "regexp_match", "quote_ident", "quote_literal", "abs", "ceil", "ceiling", "floor", "round",
-        "trunc", "mod", "power", "sqrt", "exp", "ln", "log", "sign", "greatest", "least", "coalesce", "nullif", "pi",
-        "array_append", "array_fill", "array_length", "array_to_string", "string_to_array", "cardinality", "to_json",
-        "to_jsonb", "json_build_object", "json_build_array", "jsonb_build_object", "jsonb_build_array", "row_to_json",
-        "jsonb_set", "jsonb_strip_nulls", "to_tsvector", "to_tsquery", "plainto_tsquery", "setweight", "int4range",
-        "int8range", "numrange", "tsrange", "tstzrange", "daterange", "inet_client_addr", "host", "masklen", "point",
-        "uuid_nil", "uuid_ns_dns", "int4", "int8", "text", "date", "interval", "numeric", "float8", "bool", "varchar",
-        "enum_first", "enum_last", "width_bucket", "isfinite", "justify_days", "similar_to_escape", "like_escape",
-    }
-)  # fmt: skip
 _READS = re.compile(r"\b(from|with|union|insert|update|delete|limit|order)\b", re.IGNORECASE)
 
 

@@ -12,7 +12,8 @@ from chanuka_ops.migrator.lint.catalogue import Catalogue, Routine, Table, UserT
 from chanuka_ops.migrator.lint.model import Mode
 from chanuka_ops.migrator.lint.tree import Node
 
-UTC = frozenset({"utc", "etc/utc", "gmt", "etc/gmt", "zulu", "universal", "uct", "0", "+00", "+00:00"})
+_ZERO = ("utc", "uct", "gmt", "gmt0", "gmt+0", "gmt-0", "greenwich", "zulu", "universal")
+UTC = frozenset({*_ZERO, *(f"etc/{name}" for name in _ZERO), "0", "0.0", "+00", "-00", "+00:00"})
 _SYSTEM = frozenset({"pg_catalog", "information_schema", "pg_toast"})
 
 
@@ -28,6 +29,8 @@ class Transaction:
     enum_values: set[str] = field(default_factory=set)
     settings: dict[str, str] = field(default_factory=dict)
     altered: list[str] = field(default_factory=list)
+    savepoints: dict[str, dict[str, Mode]] = field(default_factory=dict)
+    """The locks that were held at each."""
 
 
 @dataclass
@@ -51,6 +54,9 @@ class World:
     renamed: set[str] = field(default_factory=set)
     covered: set[str] = field(default_factory=set)
     """Old names of tables that a view has now."""
+    prepared: dict[str, Node] = field(default_factory=dict)
+    longest_wait_ms: float = 0.0
+    """The longest lock_timeout that was spoken of."""
 
     @property
     def in_transaction(self) -> bool:
@@ -70,19 +76,42 @@ class World:
         """Whether the session's time zone is UTC for sure."""
         return (self.setting("timezone") or "").lower() in UTC
 
-    def name(self, node: Node | None) -> str:
-        """Return a relation's name, with its schema where that isn't on the search path."""
+    def name(self, node: Node | None, *, new: bool = False) -> str:
+        """Return a relation's name, with its schema where that isn't on the database's own search path.
+
+        `new`: the statement makes it, so it comes to be in the first schema of the path.
+        """
         if node is None:
             return ""
-        return self.joined(tuple(part for part in (node.schemaname, node.relname) if part))
+        return self.joined(tuple(part for part in (node.schemaname, node.relname) if part), new=new)
 
-    def joined(self, parts: Any) -> str:
+    def joined(self, parts: Any, *, new: bool = False) -> str:
         """Return a qualified name in the same form."""
         if not isinstance(parts, tuple):
             return str(parts or "")
         words = [str(part) for part in parts or () if isinstance(part, str)]
+        schemas = self._schemas()
+        if len(words) != 1 or schemas is None:
+            return self._shortened(words)
+        candidates = [self._shortened([schema, *words]) for schema in schemas]
+        there = [name for name in (words[0], *candidates) if name in self.tables and self.tables[name].temporary]
+        there += [] if new else [name for name in candidates if self._known(name)]
+        return (there or candidates or words)[0]
+
+    def _schemas(self) -> list[str] | None:
+        """Return the search path that the script has set; None where it's the database's own."""
+        path = self.setting("search_path")
+        if path is None:
+            return None
+        schemas = [schema.strip().strip('"') for schema in path.split(",")]
+        return [schema for schema in schemas if schema and schema != "$user"]
+
+    def _known(self, name: str) -> bool:
+        return bool(self.exists(name)) or self.type(name) is not None or self.routine(name) is not None
+
+    def _shortened(self, words: list[str]) -> str:
         path = self.catalogue.path if self.catalogue else ("public",)
-        return ".".join(words[1:] if len(words) > 1 and words[0] in path else words)
+        return ".".join(words[1:] if len(words) > 1 and words[0] in (*path, "pg_temp") else words)
 
     def table(self, name: str) -> Table:
         """Return what is known of a relation; one of which nothing is known is a full table."""
@@ -157,12 +186,17 @@ class World:
         """End it: locks and what was set for it are gone."""
         self.transaction = Transaction(alone=True)
 
+    def age(self) -> None:
+        """Let what was made become old: others may use it from here on."""
+        self.tables = {name: replace(table, fresh=False, filled=False) for name, table in self.tables.items()}
+        self.types = {name: replace(kind, fresh=False) for name, kind in self.types.items()}
+
     def settle(self) -> None:
-        """Let what was made become old: another revision follows, perhaps weeks later."""
+        """Let it become old, and forget the session: another revision follows, perhaps weeks later."""
         self.end()
         self.settings.clear()
-        self.tables = {name: replace(table, fresh=False) for name, table in self.tables.items()}
-        self.types = {name: replace(kind, fresh=False) for name, kind in self.types.items()}
+        self.longest_wait_ms = 0.0
+        self.age()
         for names in (self.dropped_indexes, self.renamed, self.covered):
             names.clear()
 
@@ -194,6 +228,13 @@ class Effects:
         """Note a lock: the strongest of a relation counts."""
         if relation and self.locks.get(relation, Mode.NONE) < mode:
             self.locks[relation] = mode
+
+    def take(self, other: Effects) -> None:
+        """Add another's."""
+        self.hits += [hit for hit in other.hits if hit not in self.hits]
+        self.scans += other.scans
+        for relation, mode in other.locks.items():
+            self.lock(relation, mode)
 
     def scan(self, relation: str) -> None:
         """Note that it reads rows of a relation, as many as there are."""

@@ -2,6 +2,7 @@
 
 What runs CONCURRENTLY, or locks a table by itself, waits for those who write to it. So the second session holds a
 writer's lock on every table until the first is seen to wait: however short the statement is, its lock isn't missed.
+What takes its strong lock only after that has to pass a second gate, held by a session of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Sampler:
         self._manager = manager
         self._major = major
         self._opened = ExitStack()
-        self._raw: looking.Raw | None = None
+        self._sessions: list[looking.Raw] = []
         self._stopping = threading.Event()
         self._looked = threading.Event()
         self._thread: threading.Thread | None = None
@@ -44,22 +45,20 @@ class Sampler:
             self.stop()
         self._opened.close()
 
-    def start(self, pid: int, gate: Sequence[str] = ()) -> None:
+    def start(self, pid: int, gates: Sequence[Sequence[int]] = ((),)) -> None:
         """Begin to look at the locks of a session; returns when it was looked at once.
 
-        `gate` are the tables, as the server names them, that are held until it waits.
+        `gates` are tables, by their oids, that are held until it waits; then those until it waits again.
         """
-        if self._raw is None:
+        while len(self._sessions) < len(gates):
             connection = self._opened.enter_context(self._manager.session(profile=Profile.MAINTENANCE))
             raw = engines.driver_connection(connection)
             raw.autocommit = True
-            self._raw = raw
+            self._sessions.append(raw)
         self._seen, self._looks, self._failure = Counter(), 0, None
         self._stopping.clear()
         self._looked.clear()
-        self._thread = threading.Thread(
-            target=self._watch, args=(self._raw, pid, gate), daemon=True, name="lock sampler"
-        )
+        self._thread = threading.Thread(target=self._watch, args=(pid, gates), daemon=True, name="lock sampler")
         self._thread.start()
         self._looked.wait(START_TIMEOUT_S)
 
@@ -77,24 +76,27 @@ class Sampler:
             raise self._failure
         return {lock: count / self._looks for lock, count in self._seen.items()}
 
-    def _watch(self, raw: looking.Raw, pid: int, gate: Sequence[str]) -> None:
-        held = False
+    def _watch(self, pid: int, gates: Sequence[Sequence[int]]) -> None:
+        held: list[looking.Raw] = []
+        raw = self._sessions[0]
         try:
-            if gate:
-                raw.execute("begin")
-                held = True
-                raw.execute(f"lock table {', '.join(gate)} in row exclusive mode")
+            for session, oids in zip(self._sessions, gates, strict=False):
+                # asked here: the other session may have a search path of its own
+                names = looking.rows_of(session, "trace_names", self._major, oids=list(oids)) if oids else []
+                if names:
+                    session.execute("begin")
+                    held.append(session)
+                    session.execute(f"lock table {', '.join(name for (name,) in names)} in row exclusive mode")
             while not self._stopping.is_set():
                 waits = held and looking.rows_of(raw, "trace_waits", self._major, pid=pid) == [(True,)]
                 self._seen.update(set(looking.held(raw, self._major, pid)))
                 self._looks += 1
                 self._looked.set()
                 if waits:
-                    raw.execute("commit")
-                    held = False
+                    held.pop(0).execute("commit")
                 self._stopping.wait(EVERY_S)
-            if held:
-                raw.execute("commit")
+            for session in held:
+                session.execute("commit")
         except BaseException as error:  # noqa: BLE001 - told to whoever stops it: this thread has nobody to tell
             self._failure = error
         finally:

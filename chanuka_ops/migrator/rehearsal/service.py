@@ -78,7 +78,7 @@ class Rehearsal:
             take = self._take if leg != UP_AGAIN else _ignore
             done = migrator.traced("down", start, take) if leg == DOWN else migrator.traced("up", to, take)
             if leg == UP:
-                start = done.before or rules.BASE
+                start = rules.exactly(done.before)
             return tuple(step.revision for step in done.applied)
 
         return self._ladder(go, down=True)
@@ -181,7 +181,10 @@ class Rehearsal:
         with self._manager.transaction(
             isolation="REPEATABLE READ", read_only=True, profile=Profile.MAINTENANCE
         ) as connection:
-            return contents.take(connection, self._settings.journal_schema, only)
+            found = contents.take(connection, self._settings.journal_schema, only)
+            if self._major >= _LIVE_COUNTERS_SINCE:  # or the rows read here are counted seconds later, as a statement's
+                connection.exec_driver_sql("select pg_stat_force_next_flush()")
+            return found
 
     def _changed(self, before: dict[int, Content]) -> tuple[tuple[str, ...], int]:
         """Return the tables that hold something else, of those that no statement touched, and how many these are."""

@@ -38,6 +38,7 @@ class Facts:
     seconds_per_page: float | None = None
     calls_per_second: Mapping[str, float] | None = None
     tablespaces: tuple[str, ...] = field(default=())
+    wal_level: str = "replica"
 
 
 def facts(manager: ConnectionManager, own_schema: str) -> Facts:
@@ -48,7 +49,8 @@ def facts(manager: ConnectionManager, own_schema: str) -> Facts:
     with manager.read() as connection:
         sizes = contents.sizes(connection, own_schema)
         spaces = connection.execute(text(catalog.load(PACKAGE).sql("source_tablespaces"))).scalars().all()
-    return Facts(sizes, _pace(manager), _calls(manager, sizes), tuple(spaces))
+        wal_level = connection.execute(text(catalog.load(PACKAGE).sql("source_wal_level"))).scalar_one()
+    return Facts(sizes, _pace(manager), _calls(manager, sizes), tuple(spaces), str(wal_level))
 
 
 def _pace(manager: ConnectionManager) -> float | None:

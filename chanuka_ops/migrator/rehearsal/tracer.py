@@ -17,6 +17,7 @@ from chanuka_ops.migrator.rehearsal import looking, rules
 from chanuka_ops.migrator.rehearsal.model import Look, Relation, Traced
 from chanuka_ops.migrator.rehearsal.sampling import Sampler
 from chanuka_ops.migrator.running import statement as reading
+from chanuka_ops.migrator.running.statement import Statement
 from chanuka_ops.migrator.running.statements import Sent
 
 _IDLE, _IN_TRANSACTION = 0, 2  # libpq's PQTRANS_*
@@ -56,6 +57,7 @@ class Tracer:
         self._held: dict[int, str] = {}
         self._started = 0.0
         self._wrapped = False
+        self._own = False  # whether the transaction under way was begun here
         self._touched: tuple[str, ...] = ()
         self._shares: dict[tuple[int, str], float] | None = None
         self.line: int | None = None
@@ -67,10 +69,18 @@ class Tracer:
         if statement.autocommit:
             self._held = {}
             if self._raw.info.transaction_status == _IDLE:
-                alone = reading.read(statement.sql).alone and not statement.helper
-                self._sampler.start(self._pid, self._tables(self._before) if alone else ())
+                self._see_through(statement, self._before)
         self._started = time.perf_counter()
         return None
+
+    def _see_through(self, statement: Sent, now: Look) -> None:
+        """See to it that the locks of what commits by itself can be seen: by a transaction around it, or a sampler."""
+        found = reading.read(statement.sql)
+        if statement.helper and found.kind == "change":  # others are given one where they are written down
+            self._raw.execute("begin")
+            self._own = True
+        else:
+            self._sampler.start(self._pid, self._gates(found, now))
 
     def after(self, statement: Sent, rows: int) -> None:
         """Look after it succeeded."""
@@ -87,12 +97,14 @@ class Tracer:
             sorted(self._existing[oid].name for oid in rules.to_write(all_locks) if oid in self._existing)
         )
         self._shares = None if exact else seen
+        self._end("commit")
         self._tell(statement, seconds, now, sampled=not exact, rows=rows)
 
     def failed(self, statement: Sent, error: BaseException) -> None:
         """Tell that it failed. What it had locked is gone, or can't be asked for any more."""
         seconds = time.perf_counter() - self._started
         seen = self._sampler.stop()
+        self._end("rollback")
         self._held = {**self._held, **self._of_application(rules.strongest(seen))}
         driver = engines.driver_error(error)
         sqlstate = driver.sqlstate if driver is not None else getattr(error, "sqlstate", None)
@@ -121,9 +133,24 @@ class Tracer:
         """Forget the transaction's locks."""
         self._held = {}
 
-    def _tables(self, now: Look) -> list[str]:
-        return [now.relations[oid].name for oid in self._existing if oid in now.relations
-                and now.relations[oid].kind in _LOCKABLE]  # fmt: skip
+    def _end(self, how: str) -> None:
+        """End the transaction that was begun here, where the connection is still there."""
+        own, self._own = self._own, False
+        if own and not self._raw.closed:
+            self._raw.execute(how)
+
+    def _gates(self, statement: Statement, now: Look) -> list[list[int]]:
+        """Say what is to be held up so that its locks are seen: all tables, then a partition that is detached.
+
+        Of that, ALTER TABLE … DETACH PARTITION … CONCURRENTLY takes its strong lock when it has waited for the others.
+        """
+        if not statement.alone:
+            return [[]]
+        tables = [oid for oid in self._existing if oid in now.relations and now.relations[oid].kind in _LOCKABLE]
+        if statement.kind != "detach":
+            return [tables]
+        found = looking.rows_of(self._raw, "trace_named", self._major, relation=statement.object)
+        return [tables, [oid for (oid,) in found if oid in tables]]
 
     def _of_application(self, locks: Mapping[int, str]) -> dict[int, str]:
         return {oid: mode for oid, mode in rules.above_ordinary(locks).items() if oid in self._existing}

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection, CursorResult, Row
 
 from chanuka_ops import context, errors, logs
 from chanuka_ops.config import MigrationSettings
+from chanuka_ops.db import engines
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.db.parameters import Profile
 from chanuka_ops.migrator.model import Direction, Script
@@ -26,11 +27,12 @@ from chanuka_ops.migrator.running.resuming import Past, Written, reckon
 from chanuka_ops.sql import catalog
 
 MESSAGE_MAX = 500
+_Answer = TypeVar("_Answer")
 _TABLES = (
     "journal_schema", "journal_entries_table", "journal_steps_table", "journal_steps_index", "journal_schemas_table",
     "journal_acts_table",
 )  # fmt: skip
-_WITHIN_A_RUN = {"journal_begin", "journal_next", "journal_steps", "journal_step_ended", "journal_end"}
+_WITHIN_A_RUN = {"journal_steps", "journal_step_ended", "journal_end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Journal:
         self._opened: ExitStack | None = None
         self._connection: Connection | None = None
         self._blocks: dict[str, TextClause] = {}
+        self._texts: dict[str, str] = {}
         self._ended: dict[str, int] | None = None
 
     def __enter__(self) -> Self:
@@ -101,14 +104,13 @@ class Journal:
         """Write that a revision's run begins; return the entry's number."""
         who = context.current()
         ended, self._ended = self._ended, None
-        return int(
-            self._do(
-                "journal_begin" if ended is None else "journal_next",
-                **(ended or {}),
-                run_id=who.run_id, actor=who.actor, host=platform.node(), revision=script.revision,
-                direction=direction, sha256=script.sha256, pid=pid, application_name=who.application_name(),
-            ).scalar_one()
+        [(entry,)] = self._at_once(
+            "journal_begin" if ended is None else "journal_next",
+            **(ended or {}),
+            run_id=who.run_id, actor=who.actor, host=platform.node(), revision=script.revision,
+            direction=direction, sha256=script.sha256, pid=pid, application_name=who.application_name(),
         )  # fmt: skip
+        return int(entry)
 
     def again(self, entry: int, attempt: int, pid: int) -> None:
         """Write that another attempt begins."""
@@ -119,6 +121,13 @@ class Journal:
         if not rows:
             return []
         return list(self._do("journal_steps", entry=entry, attempt=attempt, rows=json.dumps(rows)).scalars())
+
+    def sent(self, entry: int, attempt: int, pid: int, rows: Sequence[dict[str, Any]]) -> bool:
+        """Write down what a session has sent in its open transaction, and that one's number, which is looked up here.
+
+        False where nothing was written: the transaction has no number (it wrote nothing), or it can't be seen.
+        """
+        return bool(self._at_once("journal_sent", entry=entry, attempt=attempt, pid=pid, rows=json.dumps(rows)))
 
     def step_ended(self, step: int, outcome: str, rows: int = -1) -> None:
         """Write how a step ended."""
@@ -198,11 +207,24 @@ class Journal:
     def _do(self, name: str, **values: Any) -> CursorResult[Any]:
         if name not in _WITHIN_A_RUN:
             self._flush()
-        connection = self._connection or self._open()
         if name not in self._blocks:
             self._blocks[name] = block(name, self._schema)
+        return self._answered(lambda connection: connection.execute(self._blocks[name], values))
+
+    def _at_once(self, name: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Run what is run for each revision, by the driver itself: that is twice as fast."""
+
+        def ask(connection: Connection) -> list[tuple[Any, ...]]:
+            if name not in self._texts:
+                self._texts[name] = str(block(name, self._schema).compile(dialect=connection.dialect))
+            return list(engines.driver_connection(connection).execute(self._texts[name], values))
+
+        return self._answered(ask)
+
+    def _answered(self, ask: Callable[[Connection], _Answer]) -> _Answer:
+        connection = self._connection or self._open()
         try:
-            return connection.execute(self._blocks[name], values)
+            return ask(connection)
         except BaseException as error:
             opened, self._opened, self._connection = self._opened, None, None
             # the session's own end translates the driver's error

@@ -82,10 +82,10 @@ class Minder:
         failure = self.failure()
         if failure is not None:  # the revision's own code has swallowed the first one
             raise failure
-        key = (self._revision, statement.fingerprint(sent.sql))
-        shown = statement.read(sent.sql).shown
+        found = statement.read(sent.sql)
+        bound = self._bounds.get((self._revision, found.fingerprint))
         with self._mutex:
-            self._now = _Now(shown, sent.helper, self._bounds.get(key), time.monotonic())
+            self._now = _Now(found.shown, sent.helper, bound, time.monotonic())
             self._between_since = None
         return None
 

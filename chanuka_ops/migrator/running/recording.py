@@ -57,6 +57,7 @@ class Recorder:
     ) -> None:
         self._journal = journal
         self._raw = engines.driver_connection(connection)
+        self._pid = engines.backend_pid(connection)
         self._entry, self._attempt, self._revision = attempt.entry, attempt.number, attempt.revision
         self._player = Player(past)
         self._watch_reads = watch_reads
@@ -132,8 +133,9 @@ class Recorder:
         if self._apart is not None:
             self._journal.step_ended(self._apart, "repeatable" if self._repeated else "failed")
         elif self._rows and self._rows[-1]["step"] == sent.step:
-            self._write([*({**row, "outcome": "rolled_back"} for row in self._rows[:-1]),
-                         {**self._rows[-1], "outcome": "failed", "ended_at": _now()}])  # fmt: skip
+            undone = [{**row, "outcome": "rolled_back"} for row in self._rows[:-1]]
+            last = {**self._rows[-1], "outcome": "failed", "ended_at": _now()}
+            self._journal.write(self._entry, self._attempt, self._fresh([*undone, last]))
         self._rows.clear()
         log.debug("step %d of %s failed: %s", sent.step, self._revision, type(error).__name__)
 
@@ -207,14 +209,18 @@ class Recorder:
         return int(count)
 
     def _flush(self) -> None:
-        [(xid,)] = self._raw.execute(_XID).fetchall()
-        rows, self._rows = self._rows, []
-        if xid is not None:  # a transaction that wrote nothing leaves nothing
-            self._write([{**row, "xid": xid} for row in rows])
+        rows = self._fresh(self._rows)
+        self._rows = []
+        if not rows or self._journal.sent(self._entry, self._attempt, self._pid, rows):
+            return
+        [(xid,)] = self._raw.execute(_XID).fetchall()  # the session itself knows for sure
+        if xid is not None:
+            self._journal.write(self._entry, self._attempt, [{**row, "xid": xid} for row in rows])
+        else:  # a transaction that wrote nothing leaves nothing
+            self._repeated = ""
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        fresh = [row for row in rows if not self._told(row, repeatable=row["outcome"] == "repeatable")]
-        self._journal.write(self._entry, self._attempt, fresh)
+    def _fresh(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [row for row in rows if not self._told(row, repeatable=row["outcome"] == "repeatable")]
 
     def _told(self, row: dict[str, Any], *, repeatable: bool) -> bool:
         """Tell whether it's the batch that was written last, but for its numbers: or the journal grows as the table."""

@@ -28,7 +28,7 @@ from chanuka_ops.migrator.running.journal import Broken, Journal
 from chanuka_ops.migrator.running.minding import Minder
 from chanuka_ops.migrator.running.recording import Attempt, Recorder, as_written
 from chanuka_ops.migrator.running.resuming import Past
-from chanuka_ops.migrator.running.statements import Observer, observed
+from chanuka_ops.migrator.running.statements import Observer, Wire, wired
 from chanuka_ops.migrator.scripts import Scripts
 
 log = logging.getLogger(__name__)
@@ -119,19 +119,20 @@ class Reviser:
 
         def work(_: tuple[str, ...], migrating: MigrationContext) -> Generator[MigrationStep, None, None]:
             nonlocal walk
-            walk = self._walk(connection, direction, alone=migrating._in_external_transaction)  # noqa: SLF001 - Alembic says it nowhere else
+            walk = self._walk(connection, wire, direction, alone=migrating._in_external_transaction)  # noqa: SLF001 - Alembic says it nowhere else
             return walk
 
-        try:
-            self._environment.run(connection, work)
-        finally:
-            if walk is not None:
-                walk.close()
+        with wired(connection) as wire:
+            try:
+                self._environment.run(connection, work)
+            finally:
+                if walk is not None:
+                    walk.close()
         if self._uncommitted is not None:
             self._done(*self._uncommitted)
 
     def _walk(
-        self, connection: Connection, direction: Direction, *, alone: bool
+        self, connection: Connection, wire: Wire, direction: Direction, *, alone: bool
     ) -> Generator[MigrationStep, None, None]:
         while self._left:
             script = self._left[0]
@@ -143,7 +144,7 @@ class Reviser:
             make = MigrationStep.upgrade_from_script if direction == "up" else MigrationStep.downgrade_from_script
             recorder = self._recorder(connection, script, direction)
             watchers = [watcher(connection, script, direction) for watcher in self._watchers]
-            with observed(connection, [self._minder, *watchers, recorder]):
+            with wire.told([self._minder, *watchers, recorder]):
                 yield make(self._files.directory.revision_map, found)
             if alone:
                 self._uncommitted = (recorder, self._under_way)

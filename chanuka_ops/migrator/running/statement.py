@@ -5,9 +5,10 @@ A text that isn't understood counts as the kind that asks a person, never as one
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Kind = Literal["always", "read", "change", "build_index", "drop_index", "detach", "upkeep", "control", "opaque"]
@@ -17,6 +18,7 @@ harmless to do again. control: BEGIN, COMMIT … as text. opaque: nothing can be
 """
 
 SHOWN = 160
+REMEMBERED = 16  # statements
 _LITERAL = re.compile(r"(?:\b[eE])?'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _LITERAL_OR_BLANK = re.compile(r"((?:\b[eE])?'(?:[^']|'')*'|\$(\w*)\$.*?\$\2\$)|(?:\s|--[^\n]*|/\*.*?\*/)+", re.DOTALL)
 _WORDS = re.compile(r"[a-z_]+")
@@ -87,11 +89,17 @@ class Statement:
 
 def read(sql: str, parameters: Any = None, temporary: frozenset[str] = frozenset()) -> Statement:
     """Read a statement. `temporary` are the session's own tables, made earlier: they have to be filled each time."""
+    found = _read(sql, temporary)
+    return replace(found, fingerprint=fingerprint(sql, parameters)) if parameters else found
+
+
+@functools.lru_cache(maxsize=REMEMBERED)  # each observer reads it
+def _read(sql: str, temporary: frozenset[str]) -> Statement:
     bare = _bare(sql)
     masked = _LITERAL.sub("''", bare)
     made = _TEMPORARY.match(masked)
     found = _TARGET.match(masked)
-    print_ = fingerprint(sql, parameters)
+    print_ = fingerprint(sql)
     shown = masked if len(masked) <= SHOWN else masked[: SHOWN - 1] + "…"
     if made or (found and _plain(found[1]) in temporary):
         return Statement("always", print_, shown, temporary=_plain(made[1]) if made else "")
@@ -119,6 +127,7 @@ def fingerprint(sql: str, parameters: Any = None) -> str:
     return hashlib.sha256(f"{_bare(sql)}\0{values}".encode()).hexdigest()
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def _bare(sql: str) -> str:
     """Drop comments and fold blanks, except within literals."""
     return _LITERAL_OR_BLANK.sub(lambda found: found[0] if found[1] else " ", sql).strip().rstrip("; ")

@@ -58,35 +58,44 @@ class Observer(Protocol):
 
 
 @contextmanager
-def observed(connection: Connection, observers: Sequence[Observer]) -> Iterator[None]:
-    """Tell the observers of every statement of the connection for the block."""
-    told = _Told(connection, observers)
+def wired(connection: Connection) -> Iterator[Wire]:
+    """Listen to the connection for the block; `Wire.told` says who is told."""
+    wire = Wire(connection)
     listeners: tuple[tuple[Connection | Dialect, str, Callable[..., Any], dict[str, bool]], ...] = (
-        (connection, "before_cursor_execute", told.before, {"retval": True}),
-        (connection, "after_cursor_execute", told.after, {}),
-        (connection.dialect, "handle_error", told.failed, {}),  # no connection has one of its own
-        (connection, "commit", told.committing, {}),
-        (connection, "rollback", told.rolled_back, {}),
+        (connection, "before_cursor_execute", wire.before, {"retval": True}),
+        (connection, "after_cursor_execute", wire.after, {}),
+        (connection.dialect, "handle_error", wire.failed, {}),  # no connection has one of its own
+        (connection, "commit", wire.committing, {}),
+        (connection, "rollback", wire.rolled_back, {}),
     )
     for target, name, function, options in listeners:
         event.listen(target, name, function, **options)
     try:
-        yield
-        told.settle()
+        yield wire
     finally:
         for target, name, function, _ in listeners:
             event.remove(target, name, function)
 
 
-class _Told:
-    """Counts, and passes on."""
+class Wire:
+    """Counts what a connection sends, and passes it on to whoever is told at the time."""
 
-    def __init__(self, connection: Connection, observers: Sequence[Observer]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._observers = observers
+        self._observers: Sequence[Observer] = ()
         self._step = 0
         self._under_way: Sent | None = None
         self._committing = False
+
+    @contextmanager
+    def told(self, observers: Sequence[Observer]) -> Iterator[None]:
+        """Tell the observers of every statement for the block, the first of which is its step 1."""
+        self._observers, self._step, self._under_way, self._committing = observers, 0, None, False
+        try:
+            yield
+            self.settle()
+        finally:
+            self._observers = ()
 
     def before(
         self,
@@ -97,6 +106,7 @@ class _Told:
         _ctx: ExecutionContext | None,
         _many: bool,  # noqa: FBT001 - SQLAlchemy's signature
     ) -> tuple[str, Any]:
+        """Tell of a statement; return what is to be sent, with its values."""
         self.settle()
         self._step += 1
         helper = bool(connection.info.get(HELPER))
@@ -117,12 +127,14 @@ class _Told:
         _ctx: ExecutionContext | None,
         _many: bool,  # noqa: FBT001 - SQLAlchemy's signature
     ) -> None:
+        """Tell that it succeeded."""
         statement, self._under_way = self._under_way, None
         if statement is not None:
             for observer in self._observers:
                 observer.after(statement, cursor.rowcount)
 
     def failed(self, failure: ExceptionContext) -> None:
+        """Tell that it failed."""
         if failure.connection is not self._connection:
             return
         self._committing = False
@@ -132,11 +144,13 @@ class _Told:
                 observer.failed(statement, failure.original_exception)
 
     def committing(self, _: Connection) -> None:
+        """Tell that the transaction is about to be committed."""
         for observer in self._observers:
             observer.committing()
         self._committing = True
 
     def rolled_back(self, _: Connection) -> None:
+        """Tell that it was rolled back."""
         self._committing = False
         for observer in self._observers:
             observer.rolled_back()

@@ -133,7 +133,7 @@ class Steps:
 
     def _steps(self, direction: Direction, to: str) -> tuple[tuple[str, ...], list[Script]]:
         before = self.current()
-        plan = targets.meant(self._plan(before), direction, to)
+        plan = rules.meant(self._plan(before), direction, to)
         refused = rules.refusal(plan if direction == "up" else rules.for_the_way_back(plan))
         if refused is not None:
             raise refused

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from alembic.util import CommandError
 
 from chanuka_ops import errors
 from chanuka_ops.migrator import rules
-from chanuka_ops.migrator.model import Direction, Plan, Script
+from chanuka_ops.migrator.model import Direction, Script
 from chanuka_ops.migrator.scripts import Scripts
 
 # heads, label@head, revision@head, label@base, label@+1, +1, -1, revision+1
 _ALEMBICS = re.compile(r"heads|.+@.+|(?:.*[^+-])?[+-]\d+")
-
-
-def meant(plan: Plan, direction: Direction, to: str) -> Plan:
-    """Return the plan without the problem of several heads, where the target says which one is meant."""
-    if direction == "up" and to == rules.HEAD:
-        return plan
-    return replace(plan, problems=tuple(problem for problem in plan.problems if problem.kind != "several_heads"))
 
 
 def steps(files: Scripts, current: tuple[str, ...], direction: Direction, to: str) -> list[Script]:

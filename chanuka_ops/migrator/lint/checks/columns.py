@@ -36,6 +36,8 @@ def add(cmd: Node, table: Table, world: World, fx: Effects) -> None:
     habits.column(column, table.name, fx, key=False)
     if column.colname in table.columns and cmd.missing_ok:
         return
+    if table.parent is not None:
+        fx.hit("partition-alone-refused", table.name, f"a partition has the columns of its parent, {table.parent}")
     parts = by_kind(column)
     if "FOREIGN" in parts:
         other = world.name(parts["FOREIGN"].pktable)
@@ -61,6 +63,8 @@ def _rewriting(column: Node, parts: dict[str, Node], table: Table, world: World,
         generated = parts["GENERATED"]
         if generated.generated_kind == "v":
             since(VIRTUAL_SINCE, "a virtual generated column", table.name, world, fx)
+            if "NOTNULL" in parts:
+                fx.hit("set-not-null-scans", table.name)
         else:
             fx.hit("column-generated-stored", table.name, column.colname)
         return
@@ -101,18 +105,26 @@ def change_type(cmd: Node, table: Table, world: World, fx: Effects) -> None:
         return
     change = f"{name} from {column.type or 'an unknown type'} to {new}"
     cost = _cost(definition, column, new, world)
+    rebuilt = any(index.rebuilt_with(name) for index in table.indexes.values())
     collation = definition.coll_clause
-    collated = collation is not None and ".".join(collation.collname or ()) != (column.collation or "")
+    collated = collation is not None and _collation(collation) != (column.collation or "")
     indexed = any(name in index.columns for index in table.indexes.values())
     checked = any(_mentions(constraint.expr, name) for constraint in table.constraints.values())
     if cost == "rewrite":
         fx.hit("column-type-rewrites", table.name, change)
     elif cost == "unknown":
         fx.hit("column-type-unknown", table.name, change)
-    elif (cost == "reindex" or collated) and indexed:
+    elif cost == "likely":
+        fx.hit("column-type-in-utc", table.name, change)
+    elif rebuilt or ((cost == "reindex" or collated) and indexed):
         fx.hit("column-type-reindexes", table.name, change)
     if cost != "rewrite" and checked:
         fx.hit("column-type-rechecks", table.name, f"a CHECK uses {name}")
+
+
+def _collation(node: Node) -> str:
+    name = str((node.collname or ("",))[-1])
+    return "" if name == "default" else name
 
 
 def _cost(definition: Node, column: Column, new: Type, world: World) -> casts.Cost:
@@ -140,8 +152,13 @@ def _refused(table: Table, column: Column, fx: Effects) -> None:
     for view, columns in table.read_by.items():
         if column.name in columns:
             fx.hit("column-type-refused", table.name, f"view {view} reads {column.name}")
+    for user, columns in table.named_by.items():
+        if column.name in columns:
+            fx.hit("column-type-refused", table.name, f"{user} names {column.name}")
     if column.name in table.partition_key:
         fx.hit("column-type-refused", table.name, f"{column.name} is part of the partition key")
+    if table.parent is not None and table.kind in ("r", "p"):
+        fx.hit("partition-alone-refused", table.name, f"{column.name} is a column of its parent, {table.parent}")
 
 
 def _mentions(expr: Any, column: str) -> bool:
@@ -167,6 +184,11 @@ def drop(cmd: Node, table: Table, world: World, fx: Effects) -> None:
     for view, columns in table.read_by.items():
         if cmd.name in columns and world.exists(view):
             fx.hit("drop-refused", f"{table.name}.{cmd.name}", f"view {view}")
+    for user, columns in table.named_by.items():
+        if cmd.name in columns:
+            fx.hit("drop-refused", f"{table.name}.{cmd.name}", user)
+    if table.parent is not None:
+        fx.hit("partition-alone-refused", table.name, f"{cmd.name} is a column of its parent, {table.parent}")
 
 
 def set_expression(cmd: Node, table: Table, world: World, fx: Effects) -> None:

@@ -25,7 +25,8 @@ def made(node: Node, table: str, world: World) -> Constraint:
     name = node.conname or f"{table}{first if kind != 'p' else ''}{suffix}"
     enforced = node.is_enforced is not None or kind not in ("c", "f")
     valid = not node.skip_validation and enforced
-    return Constraint(name, kind, valid, columns, node.raw_expr, reference)
+    referred = tuple(str(column) for column in node.pk_attrs or ())
+    return Constraint(name, kind, valid, columns, node.raw_expr, reference, referred)
 
 
 def add(cmd: Node, table: Table, world: World, fx: Effects) -> None:
@@ -70,8 +71,24 @@ def _foreign_key(node: Node, constraint: Constraint, table: Table, world: World,
             fx.hit("foreign-key-scans", table.name, other)
         elif table.kind == "p" and node.skip_validation and world.version < NOT_VALID_ANYWHERE_SINCE:
             fx.hit("foreign-key-not-valid-partitioned", table.name)
+    elif table.filled and constraint.valid and world.used(other):
+        fx.hit("foreign-key-scans", table.name, other)
     if world.used(other) and other != table.name:
         fx.hit("foreign-key-locks-both", table.name, other)
+
+
+def alter(cmd: Node, table: Table, world: World, fx: Effects) -> None:
+    """ALTER CONSTRAINT: to enforce a foreign key that wasn't is to check every row."""
+    change = cmd.parts["def"]
+    fx.lock(table.name, Mode.ACCESS_EXCLUSIVE)
+    constraint = table.constraints.get(change.conname)
+    other = (constraint.references if constraint is not None else None) or ""
+    if not change.alter_enforceability:
+        return
+    since(NOT_VALID_ANYWHERE_SINCE, "ENFORCED", table.name, world, fx)
+    if change.is_enforced and world.used(table.name):
+        fx.lock(other, Mode.SHARE_ROW_EXCLUSIVE)
+        fx.hit("foreign-key-scans", table.name, other or "the table that it refers to")
 
 
 def _using_index(node: Node, constraint: Constraint, table: Table, fx: Effects) -> None:
@@ -108,8 +125,23 @@ def drop(cmd: Node, table: Table, world: World, fx: Effects) -> None:
         fx.lock(constraint.references, Mode.ACCESS_EXCLUSIVE)
     if cmd.behavior == "DROP_CASCADE":
         fx.hit("drop-cascade", f"{table.name}.{cmd.name}")
+    elif constraint is not None and constraint.kind in ("p", "u"):
+        for user in _referring(constraint, table, world):
+            fx.hit("drop-refused", f"{table.name}.{cmd.name}", f"a foreign key of {user}")
     if world.used(table.name) and not _superseded(constraint, table):
         fx.hit("constraint-dropped", table.name, cmd.name)
+
+
+def _referring(key: Constraint, table: Table, world: World) -> set[str]:
+    """Return the tables whose foreign keys are of this very key."""
+    return {
+        other.name
+        for other in world.all_tables().values()
+        for c in other.constraints.values()
+        if c.kind == "f"
+        and c.references == table.name
+        and (set(c.referred) == set(key.columns) if c.referred else key.kind == "p")
+    }
 
 
 def _superseded(constraint: Constraint | None, table: Table) -> bool:

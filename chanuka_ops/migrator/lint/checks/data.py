@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from chanuka_ops.migrator.lint.checks.bounds import bounded, few
 from chanuka_ops.migrator.lint.model import Mode
-from chanuka_ops.migrator.lint.tree import Node, column_of, conjuncts, found, literal
+from chanuka_ops.migrator.lint.tree import Node, found, literal
 from chanuka_ops.migrator.lint.world import Effects, World
 
 _LOCK_MODES = tuple(Mode)
 VERSION_TABLE = "alembic_version"  # of one row
-_BOUNDS = frozenset({"=", "<", "<=", ">", ">="})
 
 
 def read(node: Any, world: World, fx: Effects) -> None:
-    """Note the relations that a query reads."""
-    if not isinstance(node, Node):
+    """Note the relations that a query reads, and what it writes within a WITH."""
+    if isinstance(node, Node):
+        _read(node, made_by_with(node), world, fx, scans=True)
+
+
+def made_by_with(node: Node) -> set[str]:
+    """Return the names that a statement's WITH clauses give: they are no relations."""
+    return {cte.ctename for cte in found(node, "CommonTableExpr")}
+
+
+def _read(tree: Any, made: set[str], world: World, fx: Effects, *, scans: bool) -> None:
+    if isinstance(tree, tuple):
+        for item in tree:
+            _read(item, made, world, fx, scans=scans)
         return
-    made = {cte.ctename for cte in found(node, "CommonTableExpr")}
-    for relation in found(node, "RangeVar"):
-        name = world.name(relation)
-        if relation.relname not in made and world.used(name):
+    if not isinstance(tree, Node):
+        return
+    if tree.tag in _WRITES:
+        _WRITES[tree.tag](tree, world, fx)
+        return
+    if tree.tag == "SelectStmt":
+        scans = not few(tree)
+    elif tree.tag == "RangeVar":
+        name = world.name(tree)
+        if tree.relname not in made and world.used(name):
             fx.lock(name, Mode.ACCESS_SHARE)
-            fx.scan(name)
+            if scans:
+                fx.scan(name)
+    for part in tree.parts.values():
+        _read(part, made, world, fx, scans=scans)
 
 
 def select(node: Node, world: World, fx: Effects) -> None:
@@ -45,6 +67,8 @@ def _setting(call: Node, world: World, fx: Effects) -> None:
         fx.hit("sequence-changed", str(literal(arguments[0])), "setval")
     elif name == "pg_advisory_lock" and world.in_transaction:
         fx.hit("prepared-transaction", "pg_advisory_lock")
+    elif name.startswith("pg_sleep") and world.held():
+        fx.hit("sleep-while-locked", ", ".join(sorted(world.held())))
 
 
 def update(node: Node, world: World, fx: Effects) -> None:
@@ -69,15 +93,11 @@ def delete(node: Node, world: World, fx: Effects) -> None:
 def insert(node: Node, world: World, fx: Effects) -> None:
     """INSERT, of values or of a query."""
     name = world.name(node.relation)
-    fx.lock(name, Mode.ROW_EXCLUSIVE)
-    query = node.select_stmt
     inner = Effects()
-    read(query, world, inner)
-    read(node.with_clause, world, inner)
-    for scanned in inner.scans:
-        fx.lock(scanned, Mode.ACCESS_SHARE)
-        fx.scan(scanned)
-    if inner.scans and _open(query):
+    _read((node.select_stmt, node.with_clause), made_by_with(node), world, inner, scans=True)
+    fx.take(inner)
+    fx.lock(name, Mode.ROW_EXCLUSIVE)
+    if inner.scans and _open(node.select_stmt):
         fx.hit("insert-select", name, inner.scans[0])
 
 
@@ -98,51 +118,12 @@ def merge(node: Node, world: World, fx: Effects) -> None:
 
 def _written(node: Node, world: World, fx: Effects) -> str:
     name = world.name(node.relation)
-    for part in (node.where_clause, node.from_clause, node.using_clause, node.with_clause, node.target_list):
-        if isinstance(part, tuple):
-            for item in part:
-                read(item, world, fx)
-        else:
-            read(part, world, fx)
+    parts = (node.where_clause, node.from_clause, node.using_clause, node.with_clause, node.target_list)
+    _read(parts, made_by_with(node), world, fx, scans=True)
     fx.lock(name, Mode.ROW_EXCLUSIVE)
     if name.rpartition(".")[2] != VERSION_TABLE:
         fx.scan(name)
     return name
-
-
-def bounded(node: Node) -> str:
-    """Tell whether a WHERE keeps the number of rows small: "yes", "no" (it doesn't try), or "unknown".
-
-    A range or a list of constants is a bound; an equality with a constant is one of a key (`id = 7`) or of a few rows
-    in many; a LIMIT in a subquery is one.
-    """
-    where = node.where_clause
-    if where is None:
-        return "no"
-    if any(select.limit_count is not None for select in found(node, "SelectStmt")):
-        return "yes"
-    ranges: dict[str, set[str]] = {}
-    verdict = "no"
-    for part in conjuncts(where):
-        operator = (part.parts.get("name") or ("",))[-1] if part.tag == "A_Expr" else ""
-        kind = part.parts.get("kind") if part.tag == "A_Expr" else ""
-        column = column_of(part.lexpr) if part.tag == "A_Expr" else None
-        if column is None:
-            verdict = verdict if part.tag == "NullTest" else "unknown"
-        elif kind in ("AEXPR_BETWEEN", "AEXPR_IN") and operator != "<>":
-            return "yes" if _key(column) or kind == "AEXPR_BETWEEN" else "unknown"
-        elif operator == "=" and _key(column) and not found(part.rexpr, "ColumnRef"):
-            return "yes"
-        elif operator in _BOUNDS:
-            ranges.setdefault(column, set()).add(operator[0])
-            verdict = "unknown"
-        elif operator not in ("<>", "!=") or kind == "AEXPR_NOT_DISTINCT":
-            verdict = "unknown"
-    return "yes" if any({"<", ">"} <= operators for operators in ranges.values()) else verdict
-
-
-def _key(column: str) -> bool:
-    return column in ("id", "uuid", "ctid", "key", "code") or column.endswith(("_id", "_uuid", "_key"))
 
 
 def truncate(node: Node, world: World, fx: Effects) -> None:
@@ -159,6 +140,7 @@ def truncate(node: Node, world: World, fx: Effects) -> None:
 def copy(node: Node, world: World, fx: Effects) -> None:
     """COPY."""
     name = world.name(node.relation)
+    read(node.query, world, fx)
     if node.is_program or (node.filename is not None):
         fx.hit("copy-program", name)
     if node.is_from:
@@ -185,6 +167,18 @@ def explain(node: Node, world: World, fx: Effects) -> None:
         read(node.query, world, fx)
 
 
+def cursor(node: Node, world: World, fx: Effects) -> None:
+    """DECLARE … CURSOR."""
+    read(node.query, world, fx)
+
+
+_WRITES: dict[str, Callable[[Node, World, Effects], None]] = {
+    "UpdateStmt": update,
+    "DeleteStmt": delete,
+    "InsertStmt": insert,
+    "MergeStmt": merge,
+}
+
 CHECKS = {
     "SelectStmt": select,
     "UpdateStmt": update,
@@ -195,4 +189,5 @@ CHECKS = {
     "CopyStmt": copy,
     "LockStmt": lock,
     "ExplainStmt": explain,
+    "DeclareCursorStmt": cursor,
 }

@@ -71,6 +71,8 @@ def _dependents(kind: str, name: str, world: World) -> set[str]:
         columns = {column for table in world.all_tables().values() for column in _columns_of(table, name)}
         gone = {column for column in (known.columns if known else ()) if column.rpartition(".")[0] in world.tables}
         return columns | (set(known.columns if known else ()) - gone)
+    if kind in ("FUNCTION", "PROCEDURE", "ROUTINE", "SEQUENCE"):
+        return _needing("sequence" if kind == "SEQUENCE" else "function", name, world)
     if kind not in ("TABLE", "VIEW", "MATVIEW"):
         return set()
     views = {view for view in world.table(name).read_by if world.exists(view)}
@@ -80,6 +82,12 @@ def _dependents(kind: str, name: str, world: World) -> set[str]:
         if table.name != name and any(c.references == name for c in table.constraints.values())
     }
     return views | keys
+
+
+def _needing(kind: str, name: str, world: World) -> set[str]:
+    """Return who needs a function or a sequence; of a relation that the script has touched it isn't known any more."""
+    users = world.catalogue.needed.get((kind, name), ()) if world.catalogue is not None else ()
+    return {user for user, relation in users if relation not in world.tables and relation not in world.gone}
 
 
 def _columns_of(table: Table, kind: str) -> list[str]:
@@ -97,24 +105,30 @@ def _old(kind: str, name: str, world: World) -> bool:
 
 def _indexes(node: Node, world: World, fx: Effects) -> None:
     names = [name_of(item, world) for item in node.objects or ()]
-    owners = {name: world.owner_of(name) for name in names}
-    tables = {owner.name for owner in owners.values() if owner is not None}
+    owners = {name: owner for name in names if (owner := world.owner_of(name)) is not None}
+    tables = {owner.name for owner in owners.values()}
     if node.concurrent:
-        if world.in_transaction:
-            fx.hit("concurrently-in-transaction", ", ".join(names), "DROP INDEX CONCURRENTLY")
-        if len(names) > 1:
-            fx.hit("concurrent-drop-refused", names[0], "DROP INDEX CONCURRENTLY takes one index at a time")
-        if node.behavior == "DROP_CASCADE":
-            fx.hit("concurrent-drop-refused", names[0], "DROP INDEX CONCURRENTLY doesn't take CASCADE")
-        if any(owner is not None and owner.kind == "p" for owner in owners.values()):
+        _concurrently(node, names, world, fx)
+        if any(owner.kind == "p" for owner in owners.values()):
             fx.hit("concurrently-on-partitioned", names[0])
-    elif not owners or any(owner is None or world.used(owner.name) for owner in owners.values()):
+    elif len(owners) < len(names) or any(map(world.used, tables)):
         fx.hit("index-drop-blocks", ", ".join(names))
         for table in tables or {"the index's table"}:
             fx.lock(table, Mode.ACCESS_EXCLUSIVE)
     for name, owner in owners.items():
-        if owner is not None and world.used(owner.name) and owner.indexes[name].valid and not node.missing_ok:
+        if name in owner.constraints and node.behavior != "DROP_CASCADE":
+            fx.hit("drop-refused", name, f"constraint {name} of {owner.name}")
+        if world.used(owner.name) and owner.indexes[name].valid and not node.missing_ok:
             fx.hit("index-dropped", name)
+
+
+def _concurrently(node: Node, names: list[str], world: World, fx: Effects) -> None:
+    if world.in_transaction:
+        fx.hit("concurrently-in-transaction", ", ".join(names), "DROP INDEX CONCURRENTLY")
+    if len(names) > 1:
+        fx.hit("concurrent-drop-refused", names[0], "DROP INDEX CONCURRENTLY takes one index at a time")
+    if node.behavior == "DROP_CASCADE":
+        fx.hit("concurrent-drop-refused", names[0], "DROP INDEX CONCURRENTLY doesn't take CASCADE")
 
 
 def name_of(item: Any, world: World) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chanuka_ops.migrator.lint.catalogue import Index
 from chanuka_ops.migrator.lint.checks.versions import since
 from chanuka_ops.migrator.lint.model import Mode
-from chanuka_ops.migrator.lint.tree import Node
+from chanuka_ops.migrator.lint.tree import Node, column_of, found
 from chanuka_ops.migrator.lint.world import Effects, World
 
 MANY_COLUMNS = 3
@@ -17,6 +17,8 @@ def create_index(node: Node, world: World, fx: Effects) -> None:
     name = world.name(node.relation)
     table = world.table(name)
     _style(node, name, fx)
+    if node.if_not_exists and not node.concurrent and world.owner_of(node.idxname or "") is not None:
+        return  # a notice, and a lock for as long as it takes to write it
     if node.concurrent:
         _concurrent(node, world, fx, name)
         return
@@ -68,7 +70,10 @@ def made_index(node: Node) -> Index:
     """Return the index that CREATE INDEX makes."""
     columns = tuple(part.name or "" for part in node.index_params or ())
     partial = node.where_clause is not None
-    return Index(node.idxname or "", columns, unique=bool(node.unique), partial=partial)
+    named = (*(node.index_params or ()), *(node.index_including_params or ()))
+    uses = {part.name for part in named if part.name}
+    uses |= {column for ref in found((named, node.where_clause), "ColumnRef") if (column := column_of(ref))}
+    return Index(node.idxname or "", columns, bool(node.unique), partial, uses=frozenset(uses))
 
 
 def reindex(node: Node, world: World, fx: Effects) -> None:
@@ -136,9 +141,11 @@ def refresh(node: Node, world: World, fx: Effects) -> None:
     """REFRESH MATERIALIZED VIEW."""
     name = world.name(node.relation)
     view = world.table(name)
-    if node.concurrent:
+    if node.concurrent and (node.skip_data or not view.populated):
+        fx.hit("matview-refresh-refused", name, "WITH NO DATA" if node.skip_data else "a view that was never filled")
+    elif node.concurrent:
         usable = any(i.unique and not i.partial and "" not in i.columns and i.valid for i in view.indexes.values())
-        if not usable and (view.whole or view.fresh):
+        if not usable and view.kind == "m":  # else its indexes aren't known
             fx.hit("matview-refresh-needs-unique", name)
         fx.lock(name, Mode.EXCLUSIVE)
         fx.scan(name)

@@ -14,7 +14,7 @@ from chanuka_ops.migrator.lint.world import Effects, World
 
 def create_table(node: Node, world: World, fx: Effects) -> None:
     """CREATE TABLE."""
-    relation, name = node.relation, world.name(node.relation)
+    relation, name = node.relation, world.name(node.relation, new=True)
     _naming(node, name, fx)
     _columns(node, name, world, fx)
     for constraint in found(node.table_elts, "Constraint"):
@@ -60,7 +60,7 @@ def _virtual(column: Node, table: str, world: World, fx: Effects) -> None:
 
 def create_as(node: Node, world: World, fx: Effects) -> None:
     """CREATE TABLE AS and CREATE MATERIALIZED VIEW."""
-    name = world.name(node.into.rel)
+    name = world.name(node.into.rel, new=True)
     habits.named(node.into.rel.relname, name, fx)
     if node.objtype == "OBJECT_MATVIEW":
         if not node.into.skip_data:

@@ -20,6 +20,9 @@ def rename(node: Node, world: World, fx: Effects) -> None:
         fx.lock(name, Mode.ACCESS_EXCLUSIVE)
         if world.used(name):
             fx.hit("rename-column", name, node.subname or "")
+        parent = world.table(name).parent
+        if parent is not None:
+            fx.hit("partition-alone-refused", name, f"{node.subname} is a column of its parent, {parent}")
     elif kind == "OBJECT_TABLE":
         fx.lock(name, Mode.ACCESS_EXCLUSIVE)
         if world.used(name):

@@ -7,7 +7,6 @@ import re
 from chanuka_ops.migrator.lint.tree import Node, literal
 from chanuka_ops.migrator.lint.world import Effects, World
 
-LONG_LOCK_TIMEOUT_MS = 10_000
 _UNITS_MS = {"": 1, "us": 0.001, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>us|ms|s|min|h|d)?\s*")
 TIMEOUTS = ("lock_timeout", "statement_timeout", "transaction_timeout")
@@ -20,8 +19,6 @@ def set_variable(node: Node, world: World, fx: Effects) -> None:
     milliseconds = duration_ms(value) if value is not None else None
     if name in TIMEOUTS and milliseconds == 0:
         fx.hit("timeout-off", name)
-    elif name == "lock_timeout" and milliseconds is not None and milliseconds > LONG_LOCK_TIMEOUT_MS:
-        fx.hit("lock-timeout-long", name, str(value))
     if name == "session_replication_role" and value != "origin" and node.parts.get("kind") == "VAR_SET_VALUE":
         fx.hit("session-replication-role")
     if not (node.parts.get("kind") or "").startswith("VAR_SET"):

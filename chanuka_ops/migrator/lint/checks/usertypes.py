@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from chanuka_ops.migrator.lint.catalogue import type_of
 from chanuka_ops.migrator.lint.model import Mode
-from chanuka_ops.migrator.lint.tree import Node, walk
+from chanuka_ops.migrator.lint.tree import Node, found, walk
 from chanuka_ops.migrator.lint.world import Effects, World
 
 
@@ -29,6 +30,15 @@ def alter_domain(node: Node, world: World, fx: Effects) -> None:
         fx.hit("domain-validate-scans", name)
     elif kind in ("X", "N"):
         fx.hit("constraint-dropped", name, node.name or "NOT NULL")
+
+
+def alter_composite(node: Node, name: str, world: World, fx: Effects) -> None:
+    """ALTER TYPE … of a composite: the type of an attribute can't be changed where a column has it."""
+    fx.hit("composite-changed", name)
+    known = world.type(name)
+    users = known.columns if known is not None else ()
+    if users and any(cmd.subtype == "AT_AlterColumnType" for cmd in node.cmds or ()):
+        fx.hit("column-type-refused", name, f"column {users[0]} is of type {name}")
 
 
 def create_domain(node: Node, world: World, fx: Effects) -> None:
@@ -62,8 +72,18 @@ def enum_values_used(node: Node, world: World, fx: Effects) -> None:
         if constant.tag == "A_Const" and isinstance(constant.value, str):
             for value in added:
                 kind, _, label = value.partition("\0")
-                if constant.value == label:
+                if constant.value == label and _may_hold(node, kind, world):
                     fx.hit("enum-value-used", kind, label)
+
+
+def _may_hold(node: Node, kind: str, world: World) -> bool:
+    """Tell whether a statement may take a word for a value of the enum: no, where no column is of it."""
+    tables = [world.table(world.name(relation)) for relation in found(node, "RangeVar")]
+    types = {column.type.name for table in tables for column in table.columns.values() if column.type is not None}
+    named = {type_.name for cast in found(node, "TypeCast") if (type_ := type_of(cast.type_name)) is not None}
+    rows = node.tag in ("InsertStmt", "UpdateStmt", "DeleteStmt", "SelectStmt", "MergeStmt")
+    known = rows and bool(tables) and all(table.whole for table in tables) and not found(node, "FuncCall")
+    return not known or kind in types | named
 
 
 CHECKS = {

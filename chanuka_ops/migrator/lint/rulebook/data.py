@@ -21,6 +21,11 @@ RULES = (
         "A transaction for each change that locks.", LOCKS,
     ),
     Rule(
+        "sleep-while-locked", "danger", "sleeps while {object} is locked by an earlier statement of the transaction",
+        "Everybody waits for the lock until COMMIT, the sleep included.",
+        "Commit first.", LOCKS, Mode.ACCESS_EXCLUSIVE, "scan",
+    ),
+    Rule(
         "several-tables-locked", "caution", "locks {object} while {detail} is locked too",
         "Whoever locks them in another order deadlocks with this; and the first waits for the second.",
         "One table in a transaction.", LOCKS + "#LOCKING-DEADLOCKS",
@@ -140,8 +145,8 @@ RULES = (
         "Nobody can see here what it does.", "Plain statements, or a rehearsal, which shows what it does.", _DOCS + "sql-do.html",
     ),
     Rule(
-        "routine-unseen", "caution", "calls {object}, whose body isn't known here",
-        "What it does, and for how long, isn't seen.", "Lint with the database at hand; or rehearse.", _DOCS + "sql-call.html",
+        "routine-unseen", "danger", "calls {object}, whose body isn't known here",
+        "Nobody can see here what it does: no lock, no rewrite and no loss is excluded.", "Lint with the database at hand; or rehearse.", _DOCS + "sql-call.html",
     ),
     Rule(
         "routine-changes-schema", "caution", "makes {object} a function that changes the schema when it is called",

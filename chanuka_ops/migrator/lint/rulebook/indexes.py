@@ -121,6 +121,11 @@ RULES = (
         "CREATE UNIQUE INDEX on the view first (CONCURRENTLY where it is large).", REFRESH, Mode.NONE, "fails",
     ),
     Rule(
+        "matview-refresh-refused", "danger", "fails: {object} can't be refreshed CONCURRENTLY with {detail}",
+        "CONCURRENTLY compares the rows there are with new ones: it needs both.",
+        "The first REFRESH without CONCURRENTLY, when nobody reads the view yet.", REFRESH, Mode.NONE, "fails",
+    ),
+    Rule(
         "matview-created", "style", "computes {object} within the migration",
         "CREATE MATERIALIZED VIEW runs its whole query, and the migration takes as long.",
         "CREATE MATERIALIZED VIEW … WITH NO DATA, and the first REFRESH afterwards.",

@@ -128,9 +128,19 @@ RULES = (
         "Drop what depends on it and make it again in the same transaction; for a partition key, a new table.", ALTER, _AEL, "fails",
     ),
     Rule(
-        "column-type-unknown", "caution", "may write every row of {object} anew: {detail}",
-        "Widening a varchar or numeric, or going to text, is a change of the catalogue only; any other change is a rewrite.",
-        "Lint with the database at hand, which knows the old type.", NOTES, _AEL,
+        "column-type-unknown", "danger", "may write every row of {object} anew: {detail}",
+        "Widening a varchar or numeric, or going from varchar to text, is a change of the catalogue only; any other change is a rewrite.",
+        "Lint with the database at hand, which knows the old type; or a new column, filled in batches, and a switch.", NOTES, _AEL, "rewrite",
+    ),
+    Rule(
+        "column-type-in-utc", "caution", "writes no row of {object}, if it is a timestamp already: {detail}",
+        "Between timestamp and timestamptz, in a session whose time zone is UTC, the bytes stay; an index of the column is built anew.",
+        "Lint with the database at hand, which knows the old type and the indexes.", NOTES, _AEL,
+    ),
+    Rule(
+        "partition-alone-refused", "danger", "fails: {detail}",
+        "A partitioned table and its partitions have the same columns and checks.",
+        "Change the parent, without ONLY: its partitions follow.", PARTITIONS, Mode.NONE, "fails",
     ),
     Rule(
         "set-not-null-scans", "danger", "reads every row of {object} while all reads and writes of it wait",
@@ -153,6 +163,11 @@ RULES = (
         "attach-builds-index", "danger", "builds an index on {object} as {detail} has it, while all reads and writes of it wait",
         "A partition gets every index of its parent: ATTACH PARTITION builds what isn't there yet.",
         "CREATE INDEX CONCURRENTLY on the partition before, on the same columns.", PARTITIONS, _AEL, "build",
+    ),
+    Rule(
+        "attach-refused", "danger", "fails: {object} has no {detail}, which its parent has",
+        "A partition needs each CHECK and each NOT NULL of its parent before it is attached.",
+        "ADD CONSTRAINT with the same name NOT VALID, and VALIDATE it; CREATE TABLE (LIKE parent INCLUDING ALL).", PARTITIONS, Mode.NONE, "fails",
     ),
     Rule(
         "attach-maybe-proven", "caution", "may read every row of {object}: its CHECK is not recognised as proof of the bounds",

@@ -1,0 +1,76 @@
+"""The names of functions that are built in, and whether they give another value each time. For a script alone."""
+
+from __future__ import annotations
+
+# pg_proc says 'v' of these; those that write or administer are left out of a default anyway.
+VOLATILE = frozenset(
+    {
+        "random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday", "nextval",
+        "setval", "currval", "lastval", "setseed", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "gen_random_bytes",
+        "uuid_generate_v1", "uuid_generate_v1mc", "uuid_generate_v4", "gen_salt", "pgp_sym_encrypt", "crypt",
+        "set_config", "txid_current_if_assigned", "pg_notify", "pg_advisory_lock", "pg_try_advisory_lock",
+        "lo_create", "lo_creat", "pg_stat_file", "pg_read_file", "query_to_xml", "pg_logical_emit_message",
+    }
+)  # fmt: skip
+# Built in, and the same for each row of a statement: enough of them to know without a database.
+STABLE = frozenset(
+    {
+        "now",
+        "transaction_timestamp", "statement_timestamp", "current_setting", "pg_backend_pid", "version", "timezone",
+        "current_database", "current_schema", "current_schemas", "txid_current", "pg_current_xact_id", "to_timestamp",
+        "to_char", "to_date", "to_number", "date_trunc", "date_part", "extract", "age", "make_date", "make_interval",
+        "make_timestamp", "make_timestamptz", "lower", "upper", "initcap", "btrim", "trim", "ltrim", "rtrim", "replace",
+        "translate", "substr", "substring", "left", "right",
+        "lpad", "rpad", "repeat", "reverse", "split_part", "strpos",
+        "position", "overlay", "length", "char_length", "octet_length",
+        "concat", "concat_ws", "format", "md5", "sha256",
+        "sha512", "encode", "decode", "convert_to", "convert_from", "digest", "hashtext", "ascii", "chr", "to_hex",
+        "regexp_replace", "regexp_match", "quote_ident", "quote_literal", "abs", "ceil", "ceiling", "floor", "round",
+        "trunc", "mod", "power", "sqrt", "exp", "ln", "log", "sign", "greatest", "least", "coalesce", "nullif", "pi",
+        "array_append", "array_fill", "array_length", "array_to_string", "string_to_array", "cardinality", "to_json",
+        "to_jsonb", "json_build_object", "json_build_array", "jsonb_build_object", "jsonb_build_array", "row_to_json",
+        "jsonb_set", "jsonb_strip_nulls", "to_tsvector", "to_tsquery", "plainto_tsquery", "setweight", "int4range",
+        "int8range", "numrange", "tsrange", "tstzrange", "daterange", "inet_client_addr", "host", "masklen", "point",
+        "uuid_nil", "uuid_ns_dns", "int4", "int8", "text", "date", "interval", "numeric", "float8", "bool", "varchar",
+        "enum_first", "enum_last", "width_bucket", "isfinite", "justify_days", "similar_to_escape", "like_escape",
+        "abbrev", "acldefault", "aclexplode", "acos", "acosd", "acosh", "any_value", "area", "asin", "asind",
+        "asinh", "atan", "atan2", "atan2d", "atand", "atanh", "avg", "bit_and", "bit_count", "bit_length",
+        "bit_or", "bit_xor", "bool_and", "bool_or", "box", "broadcast", "casefold", "cbrt", "center",
+        "character_length", "circle", "col_description", "convert", "corr", "cos", "cosd", "cosh", "cot",
+        "cotd", "count", "covar_pop", "covar_samp", "crc32", "crc32c", "cume_dist", "current_query",
+        "current_user", "database_to_xml", "database_to_xml_and_xmlschema", "database_to_xmlschema",
+        "date_add", "date_bin", "date_subtract", "datemultirange", "degrees", "dense_rank", "diagonal",
+        "diameter", "div", "enum_range", "erf", "erfc", "every", "factorial", "family", "first_value",
+        "format_type", "gamma", "gcd", "generate_series", "generate_subscripts", "get_bit", "get_byte",
+        "get_current_ts_config", "getdatabaseencoding", "has_any_column_privilege", "has_column_privilege",
+        "has_database_privilege", "has_foreign_data_wrapper_privilege", "has_function_privilege",
+        "has_language_privilege", "has_largeobject_privilege", "has_parameter_privilege",
+        "has_schema_privilege", "has_sequence_privilege", "has_server_privilege", "has_table_privilege",
+        "has_tablespace_privilege", "has_type_privilege", "height", "hostmask", "icu_unicode_version",
+        "inet_client_port", "inet_server_addr", "inet_server_port", "int4multirange", "int8multirange",
+        "is_normalized", "isempty", "justify_hours", "justify_interval", "lag", "last_value", "lcm", "lead",
+        "lgamma", "line", "log10", "lower_inc", "lower_inf", "lseg", "make_time", "max", "min", "min_scale",
+        "mode", "multirange", "netmask", "network", "normalize", "npoints", "nth_value", "ntile",
+        "num_nonnulls", "num_nulls", "nummultirange", "numnode", "obj_description", "overlaps", "parse_ident",
+        "percent_rank", "percentile_cont", "percentile_disc", "phraseto_tsquery", "polygon", "pow",
+        "query_to_xml_and_xmlschema", "query_to_xmlschema", "querytree", "quote_nullable", "radians",
+        "radius", "range_agg", "range_intersect_agg", "range_merge", "rank", "regexp_count", "regexp_instr",
+        "regexp_like", "regexp_matches", "regexp_split_to_array", "regexp_split_to_table", "regexp_substr",
+        "regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx",
+        "regr_sxy", "regr_syy", "row_number", "row_security_active", "scale", "schema_to_xml",
+        "schema_to_xml_and_xmlschema", "schema_to_xmlschema", "session_user", "set_bit", "set_byte",
+        "set_masklen", "sha224", "sha384", "shobj_description", "similar_escape", "sin", "sind", "sinh",
+        "slope", "stddev", "stddev_pop", "stddev_samp", "string_agg", "string_to_table", "strip", "sum",
+        "system_user", "table_to_xml", "table_to_xml_and_xmlschema", "table_to_xmlschema", "tan", "tand",
+        "tanh", "timestamp", "timestamptz", "to_ascii", "to_bin", "to_oct", "to_regclass", "to_regcollation",
+        "to_regnamespace", "to_regoper", "to_regoperator", "to_regproc", "to_regprocedure", "to_regrole",
+        "to_regtype", "to_regtypemod", "trim_array", "trim_scale", "ts_debug", "ts_delete", "ts_filter",
+        "ts_headline", "ts_lexize", "ts_parse", "ts_rank", "ts_rank_cd", "ts_rewrite", "ts_stat",
+        "ts_token_type", "tsmultirange", "tsquery_phrase", "tstzmultirange", "tsvector_to_array",
+        "unicode_assigned", "unicode_version", "unistr", "unnest", "upper_inc", "upper_inf",
+        "uuid_extract_timestamp", "uuid_extract_version", "var_pop", "var_samp", "variance",
+        "websearch_to_tsquery", "width", "xml_is_well_formed", "xml_is_well_formed_content",
+        "xml_is_well_formed_document", "xmlagg", "xmlcomment", "xmlexists", "xmltext", "xmlvalidate", "xpath",
+        "xpath_exists",
+    }
+)  # fmt: skip
