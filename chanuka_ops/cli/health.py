@@ -55,10 +55,13 @@ def explain(face: Face, *, check_id: str) -> None:
     """Say what a check looks at, why it matters and what to do."""
     known = registry.find(check_id)
     if face.as_json:
-        face.answer({**known.to_json(), "explanation": known.explanation})
+        told = {"explanation": known.explanation, "why": known.why, "remedy": known.remedy, "link": known.link}
+        face.answer({**known.to_json(), **told})
         return
     face.say(f"{known.id}: {known.title} ({known.severity})")
-    face.say(known.explanation)
+    face.say(f"why: {known.why}")
+    face.say(f"what to do: {known.remedy}")
+    face.say(f"see: {known.link}")
 
 
 def _print(face: Face, report: HealthReport) -> None:

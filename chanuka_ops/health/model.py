@@ -208,9 +208,12 @@ Rule = Callable[[Rows, Case], Iterable[Finding]]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A declaration: id, title, severity, query, rule and explanation in one place.
+    """A declaration: id, title, severity, query, rule, reason and remedy in one place.
 
     `title` is positive, so that "indexes are valid: ok" makes sense. `statuses` are the first limit's and the second's.
+    `why` says what it costs to leave a finding alone, and what is left out on purpose; `remedy` what a person can do, with
+    SQL and, where one is taken, the lock; `link` is the page of PostgreSQL's documentation that both rest on.
+
     With `probes`, each row brings its own statement in `probe`, whose single value is put back as `probed`.
     A check without a query is judged from what the run itself saw.
     """
@@ -219,7 +222,9 @@ class Check:
     title: str
     statuses: tuple[Status, ...]
     rule: Rule
-    explanation: str
+    why: str
+    remedy: str = field(default="", kw_only=True)
+    link: str = field(default="", kw_only=True)
     query: str | None = None
     scope: Scope = Scope.DATABASE
     unit: str = ""
@@ -227,6 +232,11 @@ class Check:
     needs: tuple[Need, ...] = ()
     min_version: int = 14
     probes: bool = False
+
+    @property
+    def explanation(self) -> str:
+        """Why and what to do, as one paragraph."""
+        return f"{self.why} {self.remedy}".rstrip()
 
     @property
     def severity(self) -> str:
