@@ -211,8 +211,8 @@ class Check:
     """A declaration: id, title, severity, query, rule, reason and remedy in one place.
 
     `title` is positive, so that "indexes are valid: ok" makes sense. `statuses` are the first limit's and the second's.
-    `why` says what it costs to leave a finding alone, and what is left out on purpose; `remedy` what a person can do, with
-    SQL and, where one is taken, the lock; `link` is the page of PostgreSQL's documentation that both rest on.
+    `why` says what it costs to leave a finding alone, and what is left out on purpose; `remedy` what a person can do,
+    with SQL and the lock that it takes; `link` is the page of PostgreSQL's documentation that both rest on.
 
     With `probes`, each row brings its own statement in `probe`, whose single value is put back as `probed`.
     A check without a query is judged from what the run itself saw.
