@@ -80,7 +80,10 @@ CURES: Mapping[Need, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What every rule may know of the server. `now` is the server's clock; `server_version` is 180006 for 18.6."""
+    """What every rule may know of the server. `now` is the server's clock; `server_version` is 180006 for 18.6.
+
+    `replicas` is how many the settings name.
+    """
 
     now: datetime
     server_version: int
@@ -89,6 +92,7 @@ class Facts:
     standby: bool = False
     missing: frozenset[Need] = frozenset()
     settings: Mapping[str, str] = field(default_factory=dict)
+    replicas: int = 0
 
     @property
     def major(self) -> int:

@@ -48,6 +48,7 @@ select 'database', quote_ident(d.datname), count(a.pid), d.datconnlimit, count(a
 select pid, usename::text as "user", application_name as application, state,
        extract(epoch from clock_timestamp() - state_change)::float8 as state_s,
        extract(epoch from clock_timestamp() - query_start)::float8 as query_s,
+       extract(epoch from clock_timestamp() - xact_start)::float8 as xact_s,
        backend_xid is not null as holds_xid, backend_xmin is not null as holds_xmin,
        left(regexp_replace(query, '\s+', ' ', 'g'), 120) as query
   from pg_stat_activity
@@ -66,7 +67,11 @@ with waiting as (
 )
 select i.pid, coalesce(w.blockers, '{}') as blockers, a.usename::text as "user", a.application_name as application,
        a.state, left(regexp_replace(a.query, '\s+', ' ', 'g'), 120) as query, l.mode, l.locktype, l.relation,
-       extract(epoch from clock_timestamp() - coalesce(l.waitstart, a.state_change))::float8 as waits_s
+       extract(epoch from clock_timestamp() - coalesce(l.waitstart, a.state_change))::float8 as waits_s,
+       (select array_agg(format('%I.%I', n.nspname, c.relname) order by 1)
+          from pg_locks k join pg_class c on c.oid = k.relation join pg_namespace n on n.oid = c.relnamespace
+         where k.pid = i.pid and k.granted and k.mode = 'AccessExclusiveLock' and k.locktype = 'relation'
+           and k.database = (select oid from pg_database where datname = current_database())) as locked_out
   from involved i
   left join waiting w on w.pid = i.pid
   left join pg_stat_activity a on a.pid = i.pid
@@ -86,6 +91,17 @@ select (select count(*) from pg_locks where not fastpath and mode <> 'SIReadLock
          * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
          as allowed;
 
+-- name: advisory_locks
+-- what: idle sessions of this database that hold advisory locks at session level
+select a.pid, a.usename::text as "user", a.application_name as application, count(*) as locks,
+       min(case when l.objsubid = 1 then ((l.classid::bigint << 32) | l.objid::bigint)::text
+                else format('(%s, %s)', l.classid, l.objid) end) as key,
+       extract(epoch from clock_timestamp() - a.state_change)::float8 as state_s
+  from pg_locks l join pg_stat_activity a on a.pid = l.pid
+ where l.locktype = 'advisory' and l.granted and a.state = 'idle' and a.pid <> pg_backend_pid()
+   and l.database = (select oid from pg_database where datname = current_database())
+ group by a.pid, a.usename, a.application_name, a.state_change order by a.pid;
+
 -- name: database_ages
 -- what: how old each database's oldest unfrozen transaction and multixact are
 select quote_ident(datname) as name, datname = current_database() as here,
@@ -93,25 +109,35 @@ select quote_ident(datname) as name, datname = current_database() as here,
   from pg_database;
 
 -- name: table_ages
--- what: how old each table's oldest unfrozen transaction is (its TOAST table's too), with the table's own limit
+-- what: how old each table's oldest unfrozen transaction and multixact are (its TOAST table's too), with the table's limits
 with aged as (
-  select c.oid, c.relnamespace, c.relname, c.relkind,
-         age(c.relfrozenxid)::bigint as xid_age, age(t.relfrozenxid)::bigint as toast_age,
-         (select option_value::bigint from pg_options_to_table(c.reloptions)
-           where option_name = 'autovacuum_freeze_max_age') as own_limit,
-         (select option_value::bigint from pg_options_to_table(t.reloptions)
-           where option_name = 'autovacuum_freeze_max_age') as toast_limit
+  select c.oid, c.relnamespace, c.relname,
+         age(c.relfrozenxid)::bigint as xid_age, age(t.relfrozenxid)::bigint as toast_xid_age,
+         mxid_age(c.relminmxid)::bigint as mxid_age, mxid_age(t.relminmxid)::bigint as toast_mxid_age,
+         own.xids as own_xid_limit, toast.xids as toast_xid_limit, own.mxids as own_mxid_limit, toast.mxids as toast_mxid_limit
     from pg_class c left join pg_class t on t.oid = c.reltoastrelid
+    left join lateral (
+      select min(case option_name when 'autovacuum_freeze_max_age' then option_value::bigint end) as xids,
+             min(case option_name when 'autovacuum_multixact_freeze_max_age' then option_value::bigint end) as mxids
+        from pg_options_to_table(c.reloptions)) own on c.reloptions is not null
+    left join lateral (
+      select min(case option_name when 'autovacuum_freeze_max_age' then option_value::bigint end) as xids,
+             min(case option_name when 'autovacuum_multixact_freeze_max_age' then option_value::bigint end) as mxids
+        from pg_options_to_table(t.reloptions)) toast on t.reloptions is not null
    where c.relkind in ('r', 'm') and c.relpersistence <> 't' and c.relfrozenxid <> 0::text::xid
 )
-select format('%I.%I', n.nspname, a.relname) as name, a.xid_age, a.toast_age, a.own_limit, a.toast_limit,
+select format('%I.%I', n.nspname, a.relname) as name, a.xid_age, a.toast_xid_age, a.own_xid_limit, a.toast_xid_limit,
+       a.mxid_age, a.toast_mxid_age, a.own_mxid_limit, a.toast_mxid_limit,
        exists (select from pg_stat_progress_vacuum p
                 where p.relid = a.oid and p.datname = current_database()) as being_vacuumed
   from aged a join pg_namespace n on n.oid = a.relnamespace
  where n.nspname !~ '^pg_(toast_)?temp_'
-   and greatest(a.xid_age, a.toast_age)
-       >= least(a.own_limit, a.toast_limit, current_setting('autovacuum_freeze_max_age')::bigint) / 2
- order by greatest(a.xid_age, a.toast_age) desc limit 500;
+   and (greatest(a.xid_age, a.toast_xid_age)
+          >= least(a.own_xid_limit, a.toast_xid_limit, current_setting('autovacuum_freeze_max_age')::bigint) / 2
+        or greatest(a.mxid_age, a.toast_mxid_age)
+          >= least(a.own_mxid_limit, a.toast_mxid_limit,
+                   current_setting('autovacuum_multixact_freeze_max_age')::bigint) / 2)
+ order by greatest(a.xid_age, a.toast_xid_age) desc limit 500;
 
 -- name: horizon
 -- what: everything that holds back the removal of dead rows of this database, oldest first
@@ -138,8 +164,10 @@ select * from (
 
 -- name: prepared
 -- what: prepared transactions of this database and how long each has stood
-select gid, owner::text as owner, extract(epoch from clock_timestamp() - prepared)::float8 as seconds
-  from pg_prepared_xacts where database = current_database() order by prepared;
+select gid, owner::text as owner, extract(epoch from clock_timestamp() - prepared)::float8 as seconds,
+       exists (select from pg_stat_activity a
+                where a.usename = p.owner and a.datname = p.database and a.pid <> pg_backend_pid()) as owner_is_here
+  from pg_prepared_xacts p where database = current_database() order by prepared;
 
 -- name: tables
 -- what: activity, size and own vacuum settings of each table and materialised view, TOAST options folded in
@@ -150,6 +178,7 @@ select c.oid::bigint as oid, format('%I.%I', n.nspname, c.relname) as name, c.re
        coalesce(s.n_mod_since_analyze, 0) as modified, coalesce(s.n_tup_upd, 0) as updated,
        coalesce(s.n_tup_hot_upd, 0) as hot_updated,
        coalesce(s.n_tup_ins, 0) as inserted, coalesce(s.n_tup_del, 0) as deleted,
+       coalesce(s.n_ins_since_vacuum, 0) as inserted_since_vacuum,
        coalesce(s.last_analyze, s.last_autoanalyze) is not null as analyzed,
        t.reltuples::float8 as toast_reltuples, pg_stat_get_dead_tuples(t.oid) as toast_dead,
        coalesce((select jsonb_object_agg(option_name, option_value) from pg_options_to_table(c.reloptions)), '{}')
@@ -194,6 +223,8 @@ select format('%I.%I', n.nspname, c.relname) as name, c.reltuples::float8 as tup
        coalesce((select option_value::int from pg_options_to_table(c.reloptions) where option_name = 'fillfactor'), 100)
          as fillfactor,
        pg_stat_get_live_tuples(c.oid) as live, pg_stat_get_mod_since_analyze(c.oid) as modified,
+       pg_stat_get_tuples_inserted(c.oid) as inserted, pg_stat_get_tuples_updated(c.oid) as updated,
+       pg_stat_get_tuples_deleted(c.oid) as deleted,
        has_table_privilege(c.oid, 'select') and not row_security_active(c.oid) as readable,
        (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
                                             'nulls', s.null_frac) order by a.attnum)
@@ -216,6 +247,8 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
        coalesce((select option_value::int from pg_options_to_table(c.reloptions) where option_name = 'fillfactor'), 90)
          as fillfactor,
        pg_stat_get_live_tuples(t.oid) as live, pg_stat_get_mod_since_analyze(t.oid) as modified,
+       pg_stat_get_tuples_inserted(t.oid) as inserted, pg_stat_get_tuples_updated(t.oid) as updated,
+       pg_stat_get_tuples_deleted(t.oid) as deleted,
        has_table_privilege(t.oid, 'select') and not row_security_active(t.oid) as readable,
        (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
                                             'nulls', s.null_frac) order by u.ord)
@@ -257,7 +290,7 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
   join pg_class t on t.oid = i.indrelid
   join pg_namespace tn on tn.oid = t.relnamespace
  where not (i.indisvalid and i.indisready and i.indislive)
-   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and n.nspname <> 'information_schema' and (n.nspname = 'pg_toast' or n.nspname !~ '^pg_')
    and not exists (select from pg_stat_progress_create_index p
                     where p.datname = current_database() and (p.relid = i.indrelid or p.index_relid = i.indexrelid))
    -- an index of a partitioned table is invalid because one of its parts is: the part is the finding
@@ -359,7 +392,7 @@ with partitioned as materialized (
 )
 select format('%I.%I', n.nspname, c.relname) as "table", quote_ident(k.conname) as name,
        format('%I.%I', pn.nspname, p.relname) as parent,
-       k.conkey as columns, c.relkind::text as kind,
+       k.conkey as columns, k.confkey as parent_columns, c.relkind::text as kind,
        (select array_agg(quote_ident(a.attname) order by u.ord)
           from unnest(k.conkey) with ordinality u (attnum, ord)
           join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.attnum) as column_names,
@@ -395,7 +428,7 @@ select format('%I.%I', n.nspname, c.relname) as "table", quote_ident(k.conname) 
 -- what: constraints that hold for new rows only, because the old ones were never checked
 select format('%I.%I.%I', n.nspname, c.relname, k.conname) as name,
        format('%I.%I', n.nspname, c.relname) as "table", quote_ident(k.conname) as constraint_name,
-       pg_get_constraintdef(k.oid) as definition
+       pg_get_constraintdef(k.oid) as definition, 'table' as kind
   from pg_constraint k
   join pg_class c on c.oid = k.conrelid
   join pg_namespace n on n.oid = c.relnamespace
@@ -404,6 +437,11 @@ select format('%I.%I.%I', n.nspname, c.relname, k.conname) as name,
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
    and not exists (select from pg_depend d
                     where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+union all
+select format('%I.%I.%I', n.nspname, y.typname, k.conname), format('%I.%I', n.nspname, y.typname),
+       quote_ident(k.conname), pg_get_constraintdef(k.oid), 'domain'
+  from pg_constraint k join pg_type y on y.oid = k.contypid join pg_namespace n on n.oid = y.typnamespace
+ where not k.convalidated and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
  order by 1;
 
 -- name: no_primary_key
@@ -426,17 +464,44 @@ select format('%I.%I', n.nspname, c.relname) as name
  order by 1;
 
 -- name: disabled_triggers
--- what: triggers that don't fire; those of foreign keys and other constraints by the constraint's name
+-- what: triggers and event triggers that don't fire; those of foreign keys and other constraints by the constraint's name
 select format('%I.%I.%I', n.nspname, c.relname, coalesce(k.conname, g.tgname)) as name,
        format('%I.%I', n.nspname, c.relname) as "table", quote_ident(min(g.tgname::text)) as trigger_name,
-       g.tgisinternal as is_internal, quote_ident(k.conname) as constraint_name
+       g.tgisinternal as is_internal, false as is_event, quote_ident(k.conname) as constraint_name
   from pg_trigger g
   join pg_class c on c.oid = g.tgrelid
   join pg_namespace n on n.oid = c.relnamespace
   left join pg_constraint k on k.oid = g.tgconstraint and g.tgisinternal
  where g.tgenabled = 'D' and g.tgparentid = 0
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
- group by 1, 2, 4, 5 order by 1;
+ group by 1, 2, 4, 6
+union all
+select quote_ident(evtname), null, quote_ident(evtname), false, true, null from pg_event_trigger where evtenabled = 'D'
+ order by 1;
+
+-- name: large_objects
+-- what: how many large objects there are, and the statement that counts those no oid or lo column names
+with columns as (
+  select format('%I.%I', n.nspname, c.relname) as name, quote_ident(a.attname) as attname,
+         has_column_privilege(c.oid, a.attnum, 'select') and not row_security_active(c.oid) as readable,
+         c.relpages * current_setting('block_size')::bigint as bytes
+    from pg_attribute a
+    join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'm')
+    join pg_namespace n on n.oid = c.relnamespace and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+    join pg_type y on y.oid = a.atttypid
+   where a.attnum > 0 and not a.attisdropped
+     and (y.oid = 'oid'::regtype or (y.typtype = 'd' and y.typbasetype = 'oid'::regtype))
+), there as (
+  select count(*) as objects from pg_largeobject_metadata
+)
+select t.objects, coalesce(sum(c.bytes), 0)::float8 as bytes, count(c.name) filter (where not c.readable) as hidden,
+       min(c.name) filter (where not c.readable) as example,
+       case when t.objects > 0 and coalesce(bool_and(c.readable), true) and coalesce(sum(c.bytes), 0) <= 256 * 1024 * 1024
+            then 'select count(*) from pg_catalog.pg_largeobject_metadata m where true'
+                 || coalesce(string_agg(format(' and not exists (select from %s t where t.%s = m.oid)', c.name, c.attname),
+                                        '' order by c.name, c.attname), '') end as probe
+  from there t left join columns c on t.objects > 0
+ group by t.objects;
 
 -- name: default_partitions
 -- what: default partitions, each with the statement that tells whether it holds a row
@@ -451,6 +516,57 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', pn.nspname
   join pg_class p on p.oid = d.partrelid
   join pg_namespace pn on pn.oid = p.relnamespace
  where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+ order by 1;
+
+-- name: range_partitions
+-- what: tables partitioned by one range of time or number, without a default or an open end: the newest partition's bounds
+-- (times as seconds since 1970; for numbers a probe of the largest key, where an index finds it)
+with parents as (
+  select d.partrelid, y.oid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) as by_number, a.attname, a.attnum
+    from pg_partitioned_table d
+    join pg_attribute a on a.attrelid = d.partrelid and a.attnum = d.partattrs[0]
+    join pg_type x on x.oid = a.atttypid
+    join pg_type y on y.oid = coalesce(nullif(x.typbasetype, 0), x.oid)
+   where d.partstrat = 'r' and d.partdefid = 0
+     and y.oid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype,
+                   'int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+     -- a year that is itself partitioned by months ends with the year
+     and not exists (select from pg_partition_ancestors(d.partrelid) up join pg_partitioned_table r on r.partrelid = up.relid
+                      where up.relid <> d.partrelid and r.partstrat = 'r')
+), parts as (
+  select p.*, c.oid as part, c.relnamespace, c.relname, c.relkind,
+         regexp_match(pg_get_expr(c.relpartbound, c.oid),
+                      'FROM \(''?([^'',)]+)''?[^)]*\) TO \(''?([^'',)]+)''?[^)]*\)') as bounds
+    from parents p join pg_inherits h on h.inhparent = p.partrelid join pg_class c on c.oid = h.inhrelid
+   where not h.inhdetachpending
+), bounded as (
+  select p.*,
+         case when bounds[1] = 'MINVALUE' then null when by_number then bounds[1]::numeric
+              when bounds[1] ~* 'infinity' then null
+              else extract(epoch from bounds[1]::timestamptz) end as lower,
+         case when bounds[2] = 'MAXVALUE' then 'infinity'::numeric when by_number then bounds[2]::numeric
+              when bounds[2] ~* 'infinity' then 'infinity'::numeric
+              else extract(epoch from bounds[2]::timestamptz) end as upper
+    from parts p
+), newest as (
+  select distinct on (partrelid) * from bounded order by partrelid, upper desc
+)
+select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', pn.nspname, w.relname) as newest,
+       w.by_number, w.lower::float8 as lower, w.upper::float8 as upper, w.bounds[2] as upper_text,
+       case when w.by_number then w.bounds[2] else quote_literal(w.bounds[2]) end as upper_literal,
+       case when w.by_number and w.relkind = 'r' and has_column_privilege(w.part, w.attname, 'select')
+             and exists (select from pg_index i join pg_attribute a on a.attrelid = w.part and a.attnum = i.indkey[0]
+                          where i.indrelid = w.part and i.indisvalid and i.indpred is null and a.attname = w.attname)
+            then format('select max(%I)::float8 from %I.%I', w.attname, pn.nspname, w.relname) end as probe,
+       null::float8 as probed
+  from newest w
+  join pg_class c on c.oid = w.partrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_namespace pn on pn.oid = w.relnamespace
+ where w.upper < 'infinity'::numeric
+   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
  order by 1;
 
 -- name: sequences
@@ -486,11 +602,12 @@ select format('%I.%I', n.nspname, c.relname) as name, s.seqstart as start, s.seq
  order by 1;
 
 -- name: integer_keys
--- what: narrow integer keys that no sequence fills, each with the index probe for its largest value
+-- what: narrow integer keys that no sequence fills, each with the index probe for its value furthest from zero
 select format('%I.%I(%I)', n.nspname, c.relname, a.attname) as name, y.typlen::int as width,
        has_column_privilege(c.oid, a.attnum, 'select') as readable,
        case when has_column_privilege(c.oid, a.attnum, 'select')
-            then format('select max(%I)::bigint from %I.%I', a.attname, n.nspname, c.relname) end as probe
+            then format('select greatest(max(%1$I)::bigint, -1 - min(%1$I)::bigint) from %2$I.%3$I',
+                        a.attname, n.nspname, c.relname) end as probe
   from pg_index i
   join pg_class c on c.oid = i.indrelid
   join pg_namespace n on n.oid = c.relnamespace
@@ -558,11 +675,41 @@ select distinct on (1) format('%I.%I', rn.nspname, r.relname) as name, quote_ide
              where i.indrelid = l.oid and i.indisreplident and i.indisvalid))
  order by 1, 2;
 
+-- name: standbys
+-- what: standbys that stream from here, and slots that one used and nobody does now
+select 'standby' as kind, application_name as name
+  from pg_stat_replication r
+ where state <> 'backup' and application_name <> 'pg_receivewal'
+   and not exists (select from pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')
+union all
+select 'slot', slot_name::text
+  from pg_replication_slots s
+ where slot_type = 'physical' and not active and not temporary and restart_lsn is not null
+   and coalesce(wal_status, '') <> 'lost'
+ order by 1, 2;
+
+-- name: wal_receiver
+-- what: on a standby, whether it hears its primary, and how far it is
+select (select status from pg_stat_wal_receiver) as status,
+       to_char(pg_last_xact_replay_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24\:MI\:SS "UTC"') as replayed;
+
 -- name: subscriptions
--- what: this database's subscriptions and whether the worker of each is there
-select quote_ident(s.subname) as name, s.subenabled as enabled, exists (
+-- what: this database's subscriptions that use a slot, and whether the worker of each is there
+select quote_ident(s.subname) as name, s.subenabled as enabled,
+       false as disable_on_error, exists (
          select from pg_stat_subscription w where w.subid = s.oid and w.pid is not null and w.relid is null) as works
-  from pg_subscription s where s.subdbid = (select oid from pg_database where datname = current_database());
+  from pg_subscription s
+ where s.subdbid = (select oid from pg_database where datname = current_database())
+   and s.subslotname is not null;
+
+-- name: subscriptions
+-- what: the same; one may disable itself at an error
+-- since: 15
+select quote_ident(s.subname) as name, s.subenabled as enabled, s.subdisableonerr as disable_on_error, exists (
+         select from pg_stat_subscription w where w.subid = s.oid and w.pid is not null and w.relid is null) as works
+  from pg_subscription s
+ where s.subdbid = (select oid from pg_database where datname = current_database())
+   and s.subslotname is not null;
 
 -- name: archiver
 -- what: the archiver's last success and last failure
@@ -635,6 +782,36 @@ select format('%I.%I', n.nspname, c.relname) as name, c.relrowsecurity as enable
    and not exists (select from pg_depend d
                     where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
  group by 1, 2 having c.relrowsecurity <> (count(p.oid) > 0) order by 1;
+
+-- name: superusers
+-- what: roles that log in as superuser, or may become one, beside the one that the cluster was made with
+select quote_ident(r.rolname) as name, r.rolsuper as is_superuser,
+       (select min(quote_ident(s.rolname)) from pg_roles s
+         where s.rolsuper and not r.rolsuper and pg_has_role(r.oid, s.oid, 'member')) as through
+  from pg_roles r
+ where r.rolcanlogin and r.oid <> 10
+   and (r.rolsuper or exists (select from pg_roles s where s.rolsuper and pg_has_role(r.oid, s.oid, 'member')))
+ order by 1;
+
+-- name: untrusted_functions
+-- what: routines in languages that may do all that the server's account may, made by hand
+select p.oid::regprocedure::text as name, l.lanname::text as language
+  from pg_proc p
+  join pg_language l on l.oid = p.prolang and not l.lanpltrusted and l.lanname <> 'sql'
+  join pg_namespace n on n.oid = p.pronamespace
+ where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   and not exists (select from pg_depend d
+                    where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+ order by 1;
+
+-- name: trusted_addresses
+-- what: lines of pg_hba.conf that let somebody in from another machine without any proof
+select line_number as line, array_to_string(database, ',') as databases, array_to_string(user_name, ',') as users, address
+  from pg_hba_file_rules
+ where auth_method = 'trust' and type <> 'local' and error is null
+   and not (coalesce(address, '') in ('localhost', 'samehost')
+            or coalesce(address, '') ~ '^127\.' or coalesce(address, '') = '::1')
+ order by 1;
 
 -- name: md5_roles
 -- what: roles that log in with a password kept as an MD5 hash

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from sqlalchemy import text
@@ -77,7 +77,7 @@ def check(
     others = {result.check for result in extra}
     registry.check_known(only or (), others)
     chosen = [one for one in registry.CHECKS if _is_chosen(one.id, monitoring, only)]
-    run = _Run(monitoring, chosen)
+    run = _Run(monitoring, chosen, replicas=len(manager.settings.replicas))
     try:
         with _session(manager) as connection:
             run.look(connection)
@@ -135,6 +135,7 @@ class _Run:
     monitoring: MonitoringSettings
     checks: list[Check]
     facts: Facts | None = None
+    replicas: int = 0
     _rows: dict[str, Rows | errors.DatabaseError] = field(default_factory=dict)
     _done: dict[str, CheckResult] = field(default_factory=dict)
     _failed: list[Row] = field(default_factory=list)
@@ -149,7 +150,7 @@ class _Run:
 
     def look(self, connection: Connection) -> None:
         """Run every check that has a query, or needs none but the facts."""
-        self.facts = _read_facts(connection)
+        self.facts = replace(_read_facts(connection), replicas=self.replicas)
         for one in self.checks:
             if one.id in _OF_THE_RUN or one.min_version > self.facts.major:
                 continue  # what this server can't have is not reported: neither ok nor unknown would be true
