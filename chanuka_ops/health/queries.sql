@@ -499,7 +499,7 @@ select t.objects, coalesce(sum(c.bytes), 0)::float8 as bytes, count(c.name) filt
        case when t.objects > 0 and coalesce(bool_and(c.readable), true) and coalesce(sum(c.bytes), 0) <= 256 * 1024 * 1024
             then 'select count(*) from pg_catalog.pg_largeobject_metadata m where true'
                  || coalesce(string_agg(format(' and not exists (select from %s t where t.%s = m.oid)', c.name, c.attname),
-                                        '' order by c.name, c.attname), '') end as probe
+                                        '' order by c.name, c.attname) filter (where c.name is not null), '') end as probe
   from there t left join columns c on t.objects > 0
  group by t.objects;
 

@@ -21,10 +21,12 @@ from chanuka_ops.db.parameters import Profile
 from chanuka_ops.health import service
 from chanuka_ops.health.model import Finding, HealthReport
 from chanuka_ops.postgres.server import Server
-from chanuka_ops_tests.integration.health_cases import CASES, Planted
+from chanuka_ops_tests.integration import health_cases, health_cases_more
+from chanuka_ops_tests.integration.health_cases import Planted
 from chanuka_ops_tests.plugins.postgres import connect
 
 pytestmark = pytest.mark.postgres
+CASES = (*health_cases.CASES, *health_cases_more.CASES)
 TWINS = [case for case in CASES if case.twin]
 
 

@@ -57,7 +57,8 @@ def table_air(row: Row) -> float:
     bitmap = math.ceil(len(columns) / 8) if any(column["nulls"] > 0 for column in columns) else 0
     tuple_bytes = _up(_HEAP_HEADER + bitmap, _MAXALIGN) + _up(data_width(columns), _MAXALIGN) + _LINE_POINTER
     usable = (row["block"] - _PAGE_HEADER) * row["fillfactor"] / 100
-    pages = math.ceil(row["tuples"] * tuple_bytes / usable)
+    # a row isn't split over pages: of wide ones few fit, and what is left of the page is nobody's
+    pages = math.ceil(row["tuples"] / max(1, math.floor(usable / tuple_bytes)))
     return max(0.0, float(row["bytes"] - pages * row["block"]))
 
 
