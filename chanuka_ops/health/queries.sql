@@ -170,32 +170,44 @@ select gid, owner::text as owner, extract(epoch from clock_timestamp() - prepare
   from pg_prepared_xacts p where database = current_database() order by prepared;
 
 -- name: tables
--- what: activity, size and own vacuum settings of each table and materialised view, TOAST options folded in
+-- what: activity and own vacuum settings of each table and materialised view that a rule could name, TOAST options folded in
+-- (not of those without settings of their own and with less activity than the smallest floor of any rule: in a catalogue
+-- of tens of thousands that is nearly all. The functions are those behind pg_stat_all_tables, without its joins.)
+with active as (
+  select c.oid, c.relnamespace, c.relname, c.relkind, c.relpersistence, c.reltuples, c.relpages, c.relispartition,
+         c.reloptions, t.oid as toast_oid, t.reltuples as toast_reltuples, t.reloptions as toast_reloptions,
+         pg_stat_get_dead_tuples(c.oid) as dead, pg_stat_get_mod_since_analyze(c.oid) as modified,
+         pg_stat_get_tuples_updated(c.oid) as updated, pg_stat_get_ins_since_vacuum(c.oid) as inserted_since_vacuum,
+         coalesce(pg_stat_get_dead_tuples(t.oid), 0) as toast_dead
+    from pg_class c
+    left join pg_class t on t.oid = c.reltoastrelid
+   where c.relkind in ('r', 'm')
+     and c.relnamespace in (select oid from pg_namespace where nspname <> 'information_schema' and nspname !~ '^pg_')
+     and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                     and classid = 'pg_class'::regclass and deptype = 'e')
+)
 select c.oid::bigint as oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind::text as kind,
        c.relpersistence::text as persistence, c.reltuples::float8 as reltuples, c.relpages as pages,
        format('%I.%I', rn.nspname, r.relname) as root, c.relispartition as is_partition,
-       coalesce(s.n_live_tup, 0) as live, coalesce(s.n_dead_tup, 0) as dead,
-       coalesce(s.n_mod_since_analyze, 0) as modified, coalesce(s.n_tup_upd, 0) as updated,
-       coalesce(s.n_tup_hot_upd, 0) as hot_updated,
-       coalesce(s.n_tup_ins, 0) as inserted, coalesce(s.n_tup_del, 0) as deleted,
-       coalesce(s.n_ins_since_vacuum, 0) as inserted_since_vacuum,
-       coalesce(s.last_analyze, s.last_autoanalyze) is not null as analyzed,
-       t.reltuples::float8 as toast_reltuples, pg_stat_get_dead_tuples(t.oid) as toast_dead,
+       pg_stat_get_live_tuples(c.oid) as live, c.dead, c.modified, c.updated,
+       pg_stat_get_tuples_hot_updated(c.oid) as hot_updated,
+       pg_stat_get_tuples_inserted(c.oid) as inserted, pg_stat_get_tuples_deleted(c.oid) as deleted,
+       c.inserted_since_vacuum,
+       coalesce(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) is not null as analyzed,
+       c.toast_reltuples::float8 as toast_reltuples, c.toast_dead,
        coalesce((select jsonb_object_agg(option_name, option_value) from pg_options_to_table(c.reloptions)), '{}')
          as options,
-       coalesce((select jsonb_object_agg(option_name, option_value) from pg_options_to_table(t.reloptions)), '{}')
+       coalesce((select jsonb_object_agg(option_name, option_value) from pg_options_to_table(c.toast_reloptions)), '{}')
          as toast_options,
        exists (select from pg_stat_progress_vacuum p
                 where p.relid = c.oid and p.datname = current_database()) as being_vacuumed
-  from pg_class c
+  from active c
   join pg_namespace n on n.oid = c.relnamespace
-  left join pg_stat_all_tables s on s.relid = c.oid
-  left join pg_class t on t.oid = c.reltoastrelid
   join pg_class r on r.oid = case when c.relispartition then pg_partition_root(c.oid) else c.oid end
   join pg_namespace rn on rn.oid = r.relnamespace
- where c.relkind in ('r', 'm') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e');
+ where c.relpersistence = 'u' or c.reloptions is not null or c.toast_reloptions is not null
+    or c.dead >= 100 or c.toast_dead >= 1000 or c.inserted_since_vacuum >= 1000
+    or c.modified >= 1000 or c.updated >= 1000;
 
 -- name: statistics
 -- what: tables not known to be analysed lately: has the planner statistics, and may this role see them
@@ -208,12 +220,13 @@ select format('%I.%I', rn.nspname, r.relname) as root, c.reltuples::float8 as re
   join pg_class r on r.oid = case when c.relispartition then pg_partition_root(c.oid) else c.oid end
   join pg_namespace rn on rn.oid = r.relnamespace
  where c.relkind in ('r', 'm') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   -- the rule's floor
+   and greatest(c.reltuples, pg_stat_get_live_tuples(c.oid)) >= 10000
    and exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
-   and not exists (select from pg_stat_all_tables s
-                    where s.relid = c.oid and (s.last_analyze is not null or s.last_autoanalyze is not null)
-                      and s.n_mod_since_analyze < s.n_live_tup);
+   and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
+   and not (coalesce(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) is not null
+            and pg_stat_get_mod_since_analyze(c.oid) < pg_stat_get_live_tuples(c.oid));
 
 -- name: table_widths
 -- what: larger tables with what their rows should take: each column's width, alignment and share of nulls
@@ -299,58 +312,66 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
  order by 1;
 
 -- name: indexes
--- what: every valid index: what it is on, column by column, what depends on it, how large and how used it is
+-- what: valid indexes that begin with the same column (or any expression) as another of their table: what each is on,
+-- column by column, what depends on it, and how large it is
+with valid as (
+  select i.*, count(*) over (partition by i.indrelid, i.indkey[0]) as alike
+    from pg_index i where i.indisvalid and i.indisready and i.indislive
+), backing as (
+  select conindid, bool_or(contype in ('p', 'u', 'x')) as constrains, bool_or(contype = 'f') as referenced
+    from pg_constraint where conindid <> 0 group by conindid
+)
 select i.indexrelid::bigint as oid, i.indrelid::bigint as table_oid,
        format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
        m.amname::text as method, i.indisunique as is_unique, i.indimmediate as is_immediate,
        i.indisprimary as is_primary, i.indisexclusion as is_exclusion, i.indisreplident as is_identity,
-       coalesce(to_jsonb(i) ->> 'indnullsnotdistinct', 'false') as nulls_not_distinct,
+       i.indisunique and pg_get_indexdef(i.indexrelid) ~ ' NULLS NOT DISTINCT' as nulls_not_distinct,
        c.relispartition as is_partition,
-       exists (select from pg_constraint k where k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')) as backs_constraint,
-       exists (select from pg_constraint k where k.conindid = i.indexrelid and k.contype = 'f') as is_referenced,
+       coalesce(k.constrains, false) as backs_constraint, coalesce(k.referenced, false) as is_referenced,
        (select array_agg(case when u.attnum = 0 then pg_get_indexdef(i.indexrelid, u.ord::int, false)
                               else u.attnum::text end
-                         || ' ' || (string_to_array(i.indclass::text, ' '))[u.ord]
-                         || ' ' || (string_to_array(i.indcollation::text, ' '))[u.ord]
-                         || ' ' || (string_to_array(i.indoption::text, ' '))[u.ord] order by u.ord)
-          from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
+                         || ' ' || u.opclass || ' ' || u.collated || ' ' || u.direction order by u.ord)
+          from unnest(string_to_array(i.indkey::text, ' ')::int[], string_to_array(i.indclass::text, ' '),
+                      string_to_array(i.indcollation::text, ' '), string_to_array(i.indoption::text, ' '))
+               with ordinality u (attnum, opclass, collated, direction, ord)
          where u.ord <= i.indnkeyatts) as keys,
-       (select coalesce(array_agg(u.attnum order by u.ord), '{}')
-          from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
-         where u.ord <= i.indnkeyatts) as key_columns,
-       (select coalesce(array_agg(u.attnum order by u.attnum), '{}')
-          from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
-         where u.ord > i.indnkeyatts) as included,
+       (string_to_array(i.indkey::text, ' ')::int[])[1\:i.indnkeyatts] as key_columns,
+       array(select u from unnest((string_to_array(i.indkey::text, ' ')::int[])[i.indnkeyatts + 1\:]) u order by u)
+         as included,
        coalesce(pg_get_expr(i.indpred, i.indrelid), '') as predicate,
-       coalesce(pg_stat_get_numscans(i.indexrelid), 0) as scans,
-       c.relpages * current_setting('block_size')::bigint as bytes,
-       pg_get_indexdef(i.indexrelid) as definition
-  from pg_index i
+       c.relpages * current_setting('block_size')::bigint as bytes
+  from valid i
   join pg_class c on c.oid = i.indexrelid
   join pg_am m on m.oid = c.relam
   join pg_namespace n on n.oid = c.relnamespace
   join pg_class t on t.oid = i.indrelid
   join pg_namespace tn on tn.oid = t.relnamespace
- where i.indisvalid and i.indisready and i.indislive
+  left join backing k on k.conindid = i.indexrelid
+ where i.alike > 1
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = t.oid and d.deptype = 'e')
+   and t.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
  order by i.indexrelid;
 
 -- name: index_use
--- what: indexes no scan has used since statistics began, that nothing but queries needs, with the age of the statistics
+-- what: larger indexes no scan has used since statistics began, that nothing but queries needs, with the statistics' age
+with age as (
+  select extract(epoch from clock_timestamp() - greatest(pg_postmaster_start_time(),
+           (select stats_reset from pg_stat_database where datname = current_database()),
+           -- a crash discards all statistics and stamps the archiver's
+           (select stats_reset from pg_stat_archiver)))::float8 / 86400 as days
+)
 select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
        c.relpages * current_setting('block_size')::bigint as bytes, pg_get_indexdef(i.indexrelid) as definition,
-       extract(epoch from clock_timestamp() - greatest(pg_postmaster_start_time(),
-         (select stats_reset from pg_stat_database where datname = current_database()),
-         -- a crash discards all statistics and stamps the archiver's
-         (select stats_reset from pg_stat_archiver)))::float8 / 86400 as statistics_days
+       (select days from age) as statistics_days
   from pg_index i
   join pg_class c on c.oid = i.indexrelid and c.relkind = 'i'
   join pg_namespace n on n.oid = c.relnamespace
   join pg_class t on t.oid = i.indrelid
   join pg_namespace tn on tn.oid = t.relnamespace
- where i.indisvalid and not i.indisunique and not i.indisexclusion and not i.indisreplident
+ where (select days from age) >= 1  -- younger ones prove nothing, whatever the rule's limit
+   and c.relpages >= 1024 * 1024 / current_setting('block_size')::int  -- nobody sets the limit below a megabyte
+   and i.indisvalid and not i.indisunique and not i.indisexclusion and not i.indisreplident
    and coalesce(pg_stat_get_numscans(i.indexrelid), 0) = 0
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
    and not c.relispartition
@@ -359,8 +380,8 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
    and not exists (select from pg_constraint k
                     where k.conrelid = i.indrelid and k.contype = 'f'
                       and (string_to_array(i.indkey::text, ' ')::smallint[])[1\:cardinality(k.conkey)] @> k.conkey)
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = t.oid and d.deptype = 'e')
+   and t.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
  order by bytes desc;
 
 -- name: null_shares
@@ -380,12 +401,13 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
  where i.indisvalid and not i.indisunique and i.indnatts = 1 and i.indexprs is null and i.indpred is null
    and not a.attnotnull and t.reltuples >= 10000 and not c.relispartition
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = t.oid and d.deptype = 'e')
+   and t.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
  order by 1;
 
 -- name: foreign_keys
--- what: each foreign key, the indexes that could serve it, and the types of its columns on both sides
+-- what: foreign keys that no plain index serves, of unlike types or that stand twice: the indexes that could serve each,
+-- and the types of its columns on both sides
 with partitioned as materialized (
   select pg_partition_root(oid) as root, sum(greatest(reltuples, 0)) as tuples
     from pg_class where relispartition and relkind = 'r' group by 1
@@ -419,9 +441,23 @@ select format('%I.%I', n.nspname, c.relname) as "table", quote_ident(k.conname) 
   join pg_namespace pn on pn.oid = p.relnamespace
   left join partitioned parts on parts.root = c.oid
  where k.contype = 'f' and k.conparentid = 0
+   and not (
+     -- served by a B-tree without a predicate: the others are the rule's to judge
+     exists (select from pg_index i join pg_class x on x.oid = i.indexrelid
+              where i.indrelid = k.conrelid and i.indisvalid and i.indisready and i.indislive and i.indpred is null
+                and x.relam = (select oid from pg_am where amname = 'btree') and i.indkey[0] = any (k.conkey)
+                and (cardinality(k.conkey) = 1
+                     or (string_to_array(i.indkey::text, ' ')::smallint[])[1\:cardinality(k.conkey)] @> k.conkey))
+     and not exists (select from unnest(k.conkey, k.confkey) u (mine, theirs)
+                       join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.mine
+                       join pg_attribute b on b.attrelid = k.confrelid and b.attnum = u.theirs
+                      where a.atttypid <> b.atttypid)
+     and not exists (select from pg_constraint o
+                      where o.conrelid = k.conrelid and o.contype = 'f' and o.confrelid = k.confrelid and o.oid <> k.oid
+                        and o.conparentid = 0 and o.conkey @> k.conkey and o.conkey <@ k.conkey))
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+   and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
  order by 1, 2;
 
 -- name: constraints_not_valid
@@ -435,8 +471,8 @@ select format('%I.%I.%I', n.nspname, c.relname, k.conname) as name,
  where not k.convalidated and coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'true'
    and k.conparentid = 0 and (k.conislocal or k.contype = 'f')
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+   and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
 union all
 select format('%I.%I.%I', n.nspname, y.typname, k.conname), format('%I.%I', n.nspname, y.typname),
        quote_ident(k.conname), pg_get_constraintdef(k.oid), 'domain'
@@ -451,8 +487,8 @@ select format('%I.%I', n.nspname, c.relname) as name
  where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
    and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary)
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+   and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
  order by 1;
 
 -- name: unpopulated_matviews
@@ -481,7 +517,9 @@ select quote_ident(evtname), null, quote_ident(evtname), false, true, null from 
 
 -- name: large_objects
 -- what: how many large objects there are, and the statement that counts those no oid or lo column names
-with columns as (
+with there as (
+  select count(*) as objects from pg_largeobject_metadata
+), columns as (
   select format('%I.%I', n.nspname, c.relname) as name, quote_ident(a.attname) as attname,
          has_column_privilege(c.oid, a.attnum, 'select') and not row_security_active(c.oid) as readable,
          c.relpages * current_setting('block_size')::bigint as bytes
@@ -489,10 +527,8 @@ with columns as (
     join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'm')
     join pg_namespace n on n.oid = c.relnamespace and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
     join pg_type y on y.oid = a.atttypid
-   where a.attnum > 0 and not a.attisdropped
+   where (select objects from there) > 0 and a.attnum > 0 and not a.attisdropped
      and (y.oid = 'oid'::regtype or (y.typtype = 'd' and y.typbasetype = 'oid'::regtype))
-), there as (
-  select count(*) as objects from pg_largeobject_metadata
 )
 select t.objects, coalesce(sum(c.bytes), 0)::float8 as bytes, count(c.name) filter (where not c.readable) as hidden,
        min(c.name) filter (where not c.readable) as example,
@@ -500,7 +536,7 @@ select t.objects, coalesce(sum(c.bytes), 0)::float8 as bytes, count(c.name) filt
             then 'select count(*) from pg_catalog.pg_largeobject_metadata m where true'
                  || coalesce(string_agg(format(' and not exists (select from %s t where t.%s = m.oid)', c.name, c.attname),
                                         '' order by c.name, c.attname) filter (where c.name is not null), '') end as probe
-  from there t left join columns c on t.objects > 0
+  from there t left join columns c on true
  group by t.objects;
 
 -- name: default_partitions
@@ -565,40 +601,64 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', pn.nspname
   join pg_namespace pn on pn.oid = w.relnamespace
  where w.upper < 'infinity'::numeric
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+   and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
  order by 1;
 
 -- name: sequences
--- what: each sequence with its last value, its bounds and the narrowest integer column that it fills
-select format('%I.%I', n.nspname, c.relname) as name, s.seqstart as start, s.seqmin as minimum, s.seqmax as maximum,
-       s.seqincrement as increment, s.seqcycle as cycles, has_sequence_privilege(c.oid, 'select,usage') as readable,
-       case when has_sequence_privilege(c.oid, 'select,usage') then pg_sequence_last_value(c.oid) end as last_value,
-       f.column_name, f.width
-  from pg_sequence s
-  join pg_class c on c.oid = s.seqrelid
-  join pg_namespace n on n.oid = c.relnamespace
-  left join lateral (
-    -- OWNED BY and identity, or a default that calls nextval() on a sequence nobody owns
-    select format('%I.%I(%I)', tn.nspname, t.relname, a.attname) as column_name, y.typlen::int as width
-      from (select d.refobjid as relid, d.refobjsubid::int as attnum
-              from pg_depend d
-             where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_class'::regclass
-               and d.refobjsubid > 0 and d.deptype in ('a', 'i')
-            union
-            select e.adrelid, e.adnum::int
-              from pg_depend d join pg_attrdef e on e.oid = d.objid
-             where d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid) o
-      join pg_attribute a on a.attrelid = o.relid and a.attnum = o.attnum
-      join pg_type x on x.oid = a.atttypid
-      join pg_type y on y.oid = coalesce(nullif(x.typbasetype, 0), x.oid)
-      join pg_class t on t.oid = o.relid
-      join pg_namespace tn on tn.oid = t.relnamespace
-     where y.oid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
-     order by y.typlen, 1 limit 1) f on true
- where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+-- what: the sequences that are furthest on, each with its last value, its bounds and the narrowest integer column it fills
+-- (and those this role may not read)
+with fed as (
+  -- OWNED BY and identity, or a default that calls nextval() on a sequence nobody owns
+  select q.seqrelid, d.refobjid as relid, d.refobjsubid::int as attnum
+    from pg_sequence q
+    join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = q.seqrelid
+                    and d.refclassid = 'pg_class'::regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+  union
+  select q.seqrelid, e.adrelid, e.adnum::int
+    from pg_sequence q
+    join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = q.seqrelid
+                    and d.classid = 'pg_attrdef'::regclass
+    join pg_attrdef e on e.oid = d.objid
+), narrowest as (
+  select distinct on (f.seqrelid) f.seqrelid, f.relid, a.attname, y.typlen::int as width
+    from fed f
+    join pg_attribute a on a.attrelid = f.relid and a.attnum = f.attnum
+    join pg_type x on x.oid = a.atttypid
+    join pg_type y on y.oid = coalesce(nullif(x.typbasetype, 0), x.oid)
+   where y.oid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+   order by f.seqrelid, y.typlen, f.relid, a.attnum
+), all_of_them as (
+  select s.*, c.relname, n.nspname, w.relid, w.attname, w.width,
+         case when has_sequence_privilege(s.seqrelid, 'select,usage') then pg_sequence_last_value(s.seqrelid) end
+           as last_value,
+         has_sequence_privilege(s.seqrelid, 'select,usage') as readable
+    from pg_sequence s
+    join pg_class c on c.oid = s.seqrelid
+    join pg_namespace n on n.oid = c.relnamespace
+    left join narrowest w on w.seqrelid = s.seqrelid
+   where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+     and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                     and classid = 'pg_class'::regclass and deptype = 'e')
+), furthest as (
+  -- roughly: the rule reckons exactly
+  (select * from all_of_them where readable
+    order by case when seqincrement > 0
+                  then (last_value - least(seqmin, 0)::numeric)
+                       / (least(seqmax, coalesce(power(2::numeric, 8 * width - 1), seqmax)) - least(seqmin, 0)::numeric)
+                  else (greatest(seqmax, 0)::numeric - last_value)
+                       / (greatest(seqmax, 0)::numeric - greatest(seqmin, coalesce(-power(2::numeric, 8 * width - 1), seqmin)))
+             end desc nulls last limit 500)
+  union all
+  (select * from all_of_them where not readable limit 500)
+)
+select format('%I.%I', f.nspname, f.relname) as name, f.seqstart as start, f.seqmin as minimum, f.seqmax as maximum,
+       f.seqincrement as increment, f.seqcycle as cycles, f.readable, f.last_value,
+       case when f.attname is not null then format('%I.%I(%I)', tn.nspname, t.relname, f.attname) end as column_name,
+       f.width
+  from furthest f
+  left join pg_class t on t.oid = f.relid
+  left join pg_namespace tn on tn.oid = t.relnamespace
  order by 1;
 
 -- name: integer_keys
@@ -626,8 +686,8 @@ select format('%I.%I(%I)', n.nspname, c.relname, a.attname) as name, y.typlen::i
                     where e.adrelid = c.oid and e.adnum = a.attnum)
    -- a foreign key's column follows its parent's key, which is looked at by itself
    and not exists (select from pg_constraint k where k.conrelid = c.oid and k.contype = 'f' and a.attnum = any (k.conkey))
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+   and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
  order by c.reltuples desc limit 500;
 
 -- name: slots
@@ -746,18 +806,18 @@ select format('schema %I', n.nspname) as name, quote_ident(n.nspname) as schema_
 -- what: tables that every role may write to
 with granted as (
   select c.oid, a.privilege_type from pg_class c, aclexplode(c.relacl) a
-   where c.relkind in ('r', 'p', 'v', 'f') and a.grantee = 0
+   where c.relacl is not null and c.relkind in ('r', 'p', 'v', 'f') and a.grantee = 0
      and a.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
   union
   select t.attrelid, a.privilege_type from pg_attribute t, aclexplode(t.attacl) a
-   where a.grantee = 0 and a.privilege_type in ('INSERT', 'UPDATE')
+   where t.attacl is not null and a.grantee = 0 and a.privilege_type in ('INSERT', 'UPDATE')
 )
 select format('%I.%I', n.nspname, c.relname) as name, array_agg(g.privilege_type order by g.privilege_type) as privileges
   from granted g join pg_class c on c.oid = g.oid join pg_namespace n on n.oid = c.relnamespace
  where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
    and not (c.relispartition and exists (select from granted r where r.oid = pg_partition_root(c.oid)))
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+   and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
  group by 1 order by 1;
 
 -- name: definer_functions
@@ -768,8 +828,8 @@ select p.oid::regprocedure::text as name, p.prokind = 'p' as is_procedure
  where p.prosecdef and p.prosqlbody is null
    and not exists (select from unnest(p.proconfig) setting where setting like 'search\_path=%')
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+   and p.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_proc'::regclass and deptype = 'e')
  order by 1;
 
 -- name: row_security
@@ -779,8 +839,8 @@ select format('%I.%I', n.nspname, c.relname) as name, c.relrowsecurity as enable
   join pg_namespace n on n.oid = c.relnamespace
   left join pg_policy p on p.polrelid = c.oid
  where c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+   and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_class'::regclass and deptype = 'e')
  group by 1, 2 having c.relrowsecurity <> (count(p.oid) > 0) order by 1;
 
 -- name: superusers
@@ -800,8 +860,8 @@ select p.oid::regprocedure::text as name, l.lanname::text as language
   join pg_language l on l.oid = p.prolang and not l.lanpltrusted and l.lanname <> 'sql'
   join pg_namespace n on n.oid = p.pronamespace
  where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
-   and not exists (select from pg_depend d
-                    where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+   and p.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
+                                                   and classid = 'pg_proc'::regclass and deptype = 'e')
  order by 1;
 
 -- name: trusted_addresses
