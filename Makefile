@@ -4,9 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := .ci/requirements.lock
 STAMP  := $(VENV)/.installed
-# two at a time: a test waits more than it works, and each worker has servers of its own
-WORKERS ?= 2
-PYTEST := $(BIN)/pytest -n $(WORKERS) $(if $(PG_BIN),--pg-bin=$(PG_BIN))
+# three at a time on two cores: a test waits more than it works. Each worker has servers of its own, and a module's
+# tests stay together, for what a module makes is made once then
+WORKERS ?= 3
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadscope $(if $(PG_BIN),--pg-bin=$(PG_BIN))
+
+# hundreds of the tests' processes import the same code: without its compiled form each compiles it again
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test test-unit test-slow test-all bench check format lock clean
@@ -23,6 +27,7 @@ $(STAMP): $(LOCK) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -q chanuka_ops migrations
 	@touch $@
 
 demo: $(STAMP) ## run the whole cycle on an embedded PostgreSQL and print what happened

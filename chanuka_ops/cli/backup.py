@@ -11,6 +11,7 @@ from chanuka_ops import context
 from chanuka_ops.backup.answers import Catalogue, Created, Drilled, Expiry, Listed, Retention, Verified
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.cli.face import Face, common
+from chanuka_ops.cli.lazy import LazyGroup
 from chanuka_ops.config import Settings
 from chanuka_ops.orchestrators.backups import BackupOperations, Taken
 from chanuka_ops.orchestrators.database import known_names
@@ -24,7 +25,10 @@ _STORE: Callable[[_F], _F] = click.option(
 _WIDE = 110  # columns of a terminal from which a list shows what is nearly always the same
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    elsewhere={"restore": "chanuka_ops.cli.restore:restore_", "extract": "chanuka_ops.cli.restore:extract"},
+)
 def backup() -> None:
     """Take, look at, prove, restore and expire backups."""
 

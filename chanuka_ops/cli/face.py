@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 from rich.console import Console, JustifyMethod
@@ -21,7 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from chanuka_ops import config, context, logs
-from chanuka_ops.orchestrators.database import DatabaseOrchestrator
+
+if TYPE_CHECKING:
+    from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -55,6 +57,9 @@ class Face:
     @contextmanager
     def opened(self) -> Iterator[DatabaseOrchestrator]:
         """Open the database that is meant, with progress shown. Errors: see `DatabaseOrchestrator.open`."""
+        # a fifth of what a command needs to start, and not every one opens a database
+        from chanuka_ops.orchestrators.database import DatabaseOrchestrator  # noqa: PLC0415 - as said
+
         with self.watched(), DatabaseOrchestrator.open(self.settings(), self.database) as orchestrator:
             yield orchestrator
 

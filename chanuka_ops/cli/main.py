@@ -17,26 +17,20 @@ import click
 from rich.text import Text
 
 from chanuka_ops import context, errors, interrupts, logs
-from chanuka_ops.cli import (
-    backup,
-    configuration,
-    db,
-    demo,
-    health,
-    migrate,
-    migrate_gate,
-    migrate_history,
-    migrate_lint,
-    migrate_new,
-    migrate_rehearse,
-    optimise,
-    restore,
-    up,
-)
 from chanuka_ops.cli.face import Face, common
+from chanuka_ops.cli.lazy import LazyGroup
+
+_GROUPS = ("backup", "db", "demo", "health", "migrate", "optimise", "up")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    elsewhere={
+        "config": "chanuka_ops.cli.configuration:config",
+        **{name: f"chanuka_ops.cli.{name}:{name}" for name in _GROUPS},
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log each step on standard error.")
 @click.option("--log-json", is_flag=True, help="Log as JSON lines.")
 @click.version_option(package_name="chanuka-ops", prog_name="chanuka-ops")
@@ -44,30 +38,6 @@ from chanuka_ops.cli.face import Face, common
 def cli(_: Face, *, verbose: bool, log_json: bool) -> None:
     """Operate PostgreSQL: proved, not hoped."""
     logs.configure(as_json=log_json, level=logging.DEBUG if verbose else logging.WARNING)
-
-
-for command in (
-    demo.demo,
-    up.up,
-    configuration.config,
-    db.db,
-    migrate.migrate,
-    backup.backup,
-    health.health,
-    optimise.optimise,
-):
-    cli.add_command(command)
-
-for command in (restore.restore_, restore.extract):
-    backup.backup.add_command(command)
-
-for command in (migrate_gate.validate, migrate_gate.gate, migrate_gate.approve, migrate_gate.accept):
-    migrate.migrate.add_command(command)
-migrate.migrate.add_command(migrate_history.history)
-migrate.migrate.add_command(migrate_history.resolve)
-migrate.migrate.add_command(migrate_lint.lint)
-migrate.migrate.add_command(migrate_new.new)
-migrate.migrate.add_command(migrate_rehearse.rehearse)
 
 
 def run(args: list[str]) -> int:

@@ -6,6 +6,7 @@ import click
 
 from chanuka_ops.cli import migrate_fleet
 from chanuka_ops.cli.face import Face, common
+from chanuka_ops.cli.lazy import LazyGroup
 from chanuka_ops.migrator import rules
 from chanuka_ops.migrator.model import Direction, Plan
 from chanuka_ops.orchestrators import applying
@@ -15,7 +16,17 @@ from chanuka_ops.orchestrators.fleet import Fleet
 _SQL = click.option("--sql", "as_sql", is_flag=True, help="Print the SQL, and run nothing.")
 
 
-@click.group()
+_CLI = "chanuka_ops.cli"
+
+
+@click.group(
+    cls=LazyGroup,
+    elsewhere={
+        **{name: f"{_CLI}.migrate_gate:{name}" for name in ("validate", "gate", "approve", "accept")},
+        **{name: f"{_CLI}.migrate_history:{name}" for name in ("history", "resolve")},
+        **{name: f"{_CLI}.migrate_{name}:{name}" for name in ("lint", "new", "rehearse")},
+    },
+)
 def migrate() -> None:
     """Plan and run migrations."""
 

@@ -16,7 +16,7 @@ from chanuka_ops_tests.plugins.desk import Desk, cloud_store, two_stores
 from chanuka_ops_tests.plugins.processes import Cli, Ran, left_of, url_of
 from chanuka_ops_tests.plugins.s3 import Bucket
 
-pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class References(HTMLParser):

@@ -205,8 +205,13 @@ def test_the_night_proves_the_siblings_too_and_fails_for_the_one_that_has_no_bac
 
 
 def test_a_run_is_refused_while_the_command_line_drills(
-    desk: Desk, loaded: dg.Definitions, instance: dg.DagsterInstance, tmp_path: Path
+    desk: Desk,
+    loaded: dg.Definitions,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("CHANUKA__OPERATIONS__MIGRATION__WAIT", "50ms")
     desk.write(f'store = "{tmp_path}/store"')
     desk.create()
     with desk.elsewhere(tmp_path / "other host").standing("backup", "drill", at="fetched"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sqlalchemy import text
 from chanuka_ops import errors
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.postgres.process import wait_until
 from chanuka_ops_tests.integration.test_migrator_schema import in_this_process
 from chanuka_ops_tests.integration.test_migrator_trouble import holding, migrator, scripts_in, table_exists
 from chanuka_ops_tests.plugins.postgres import connect
@@ -58,11 +60,26 @@ def reading(database: DatabaseSettings) -> Iterator[list[float]]:
             thread.join()
 
 
+def waited_for(manager: ConnectionManager) -> bool:
+    """Whether somebody waits for a lock of this database."""
+    count = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    with manager.read() as connection:
+        return bool(connection.execute(text(count)).scalar_one())
+
+
 @pytest.mark.slow
 def test_a_blocker_of_five_seconds_is_outwaited(manager: ConnectionManager, where: Path) -> None:
     with holding(manager, LOCK) as release:
-        threading.Timer(5.0, release).start()
-        migrated = migrator(manager, where, lock_timeout_s=0.3, retry_deadline_s=90).up()
+
+        def let_go() -> None:
+            assert wait_until(lambda: waited_for(manager), timeout_s=60), "nobody came to wait"
+            threading.Event().wait(5.0)
+            release()
+
+        with ThreadPoolExecutor(1) as threads:
+            letting = threads.submit(let_go)
+            migrated = migrator(manager, where, lock_timeout_s=0.3, retry_deadline_s=90).up()
+            letting.result(timeout=60)
     assert migrated.after == "b2"
     assert migrated.applied[0].attempts > 1
 

@@ -211,6 +211,8 @@ def _explained(failure: errors.ToolFailed) -> errors.ChanukaError:
             f"a table is locked by another session, and pg_dump's lock timeout passed: try again later, or raise"
             f" timeouts.lock ({said})"
         )
+    if "permission denied for" in said:  # of a server that speaks another language it stays pg_dump's failure
+        return errors.PermissionDenied(f"{said}: let the role read it, or leave it out by a filter")
     return failure
 
 
