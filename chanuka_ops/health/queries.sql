@@ -180,7 +180,7 @@ with active as (
          pg_stat_get_tuples_updated(c.oid) as updated, pg_stat_get_ins_since_vacuum(c.oid) as inserted_since_vacuum,
          coalesce(pg_stat_get_dead_tuples(t.oid), 0) as toast_dead
     from pg_class c
-    left join pg_class t on t.oid = c.reltoastrelid
+    left join pg_class t on t.oid = c.reltoastrelid and t.relkind = 't'
    where c.relkind in ('r', 'm')
      and c.relnamespace in (select oid from pg_namespace where nspname <> 'information_schema' and nspname !~ '^pg_')
      and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
@@ -188,7 +188,7 @@ with active as (
 )
 select c.oid::bigint as oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind::text as kind,
        c.relpersistence::text as persistence, c.reltuples::float8 as reltuples, c.relpages as pages,
-       format('%I.%I', rn.nspname, r.relname) as root, c.relispartition as is_partition,
+       c.relispartition as is_partition,
        pg_stat_get_live_tuples(c.oid) as live, c.dead, c.modified, c.updated,
        pg_stat_get_tuples_hot_updated(c.oid) as hot_updated,
        pg_stat_get_tuples_inserted(c.oid) as inserted, pg_stat_get_tuples_deleted(c.oid) as deleted,
@@ -203,8 +203,6 @@ select c.oid::bigint as oid, format('%I.%I', n.nspname, c.relname) as name, c.re
                 where p.relid = c.oid and p.datname = current_database()) as being_vacuumed
   from active c
   join pg_namespace n on n.oid = c.relnamespace
-  join pg_class r on r.oid = case when c.relispartition then pg_partition_root(c.oid) else c.oid end
-  join pg_namespace rn on rn.oid = r.relnamespace
  where c.relpersistence = 'u' or c.reloptions is not null or c.toast_reloptions is not null
     or c.dead >= 100 or c.toast_dead >= 1000 or c.inserted_since_vacuum >= 1000
     or c.modified >= 1000 or c.updated >= 1000;
@@ -448,10 +446,13 @@ select format('%I.%I', n.nspname, c.relname) as "table", quote_ident(k.conname) 
                 and x.relam = (select oid from pg_am where amname = 'btree') and i.indkey[0] = any (k.conkey)
                 and (cardinality(k.conkey) = 1
                      or (string_to_array(i.indkey::text, ' ')::smallint[])[1\:cardinality(k.conkey)] @> k.conkey))
-     and not exists (select from unnest(k.conkey, k.confkey) u (mine, theirs)
-                       join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.mine
-                       join pg_attribute b on b.attrelid = k.confrelid and b.attnum = u.theirs
-                      where a.atttypid <> b.atttypid)
+     and case when cardinality(k.conkey) = 1
+              then (select atttypid from pg_attribute where attrelid = k.conrelid and attnum = k.conkey[1])
+                 = (select atttypid from pg_attribute where attrelid = k.confrelid and attnum = k.confkey[1])
+              else not exists (select from unnest(k.conkey, k.confkey) u (mine, theirs)
+                                 join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.mine
+                                 join pg_attribute b on b.attrelid = k.confrelid and b.attnum = u.theirs
+                                where a.atttypid <> b.atttypid) end
      and not exists (select from pg_constraint o
                       where o.conrelid = k.conrelid and o.contype = 'f' and o.confrelid = k.confrelid and o.oid <> k.oid
                         and o.conparentid = 0 and o.conkey @> k.conkey and o.conkey <@ k.conkey))
@@ -519,7 +520,7 @@ select quote_ident(evtname), null, quote_ident(evtname), false, true, null from 
 -- what: how many large objects there are, and the statement that counts those no oid or lo column names
 with there as (
   select count(*) as objects from pg_largeobject_metadata
-), columns as (
+), columns as materialized (
   select format('%I.%I', n.nspname, c.relname) as name, quote_ident(a.attname) as attname,
          has_column_privilege(c.oid, a.attnum, 'select') and not row_security_active(c.oid) as readable,
          c.relpages * current_setting('block_size')::bigint as bytes
@@ -608,55 +609,57 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', pn.nspname
 -- name: sequences
 -- what: the sequences that are furthest on, each with its last value, its bounds and the narrowest integer column it fills
 -- (and those this role may not read)
-with fed as (
-  -- OWNED BY and identity, or a default that calls nextval() on a sequence nobody owns
-  select q.seqrelid, d.refobjid as relid, d.refobjsubid::int as attnum
-    from pg_sequence q
-    join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = q.seqrelid
-                    and d.refclassid = 'pg_class'::regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')
-  union
-  select q.seqrelid, e.adrelid, e.adnum::int
-    from pg_sequence q
-    join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = q.seqrelid
-                    and d.classid = 'pg_attrdef'::regclass
-    join pg_attrdef e on e.oid = d.objid
-), narrowest as (
-  select distinct on (f.seqrelid) f.seqrelid, f.relid, a.attname, y.typlen::int as width
-    from fed f
-    join pg_attribute a on a.attrelid = f.relid and a.attnum = f.attnum
-    join pg_type x on x.oid = a.atttypid
-    join pg_type y on y.oid = coalesce(nullif(x.typbasetype, 0), x.oid)
-   where y.oid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
-   order by f.seqrelid, y.typlen, f.relid, a.attnum
-), all_of_them as (
-  select s.*, c.relname, n.nspname, w.relid, w.attname, w.width,
+with read as materialized (
+  select s.*, has_sequence_privilege(s.seqrelid, 'select,usage') as readable,
          case when has_sequence_privilege(s.seqrelid, 'select,usage') then pg_sequence_last_value(s.seqrelid) end
-           as last_value,
-         has_sequence_privilege(s.seqrelid, 'select,usage') as readable
+           as last_value
     from pg_sequence s
     join pg_class c on c.oid = s.seqrelid
-    join pg_namespace n on n.oid = c.relnamespace
-    left join narrowest w on w.seqrelid = s.seqrelid
-   where n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   where c.relnamespace in (select oid from pg_namespace where nspname <> 'information_schema' and nspname !~ '^pg_')
      and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
                                                      and classid = 'pg_class'::regclass and deptype = 'e')
-), furthest as (
-  -- roughly: the rule reckons exactly
-  (select * from all_of_them where readable
-    order by case when seqincrement > 0
-                  then (last_value - least(seqmin, 0)::numeric)
-                       / (least(seqmax, coalesce(power(2::numeric, 8 * width - 1), seqmax)) - least(seqmin, 0)::numeric)
-                  else (greatest(seqmax, 0)::numeric - last_value)
-                       / (greatest(seqmax, 0)::numeric - greatest(seqmin, coalesce(-power(2::numeric, 8 * width - 1), seqmin)))
-             end desc nulls last limit 500)
+), begun as (
+  -- a hundredth of what the narrowest column could hold, or of the sequence's own range: the others are far from any end
+  select *, case when seqincrement > 0 then (last_value - least(seqmin, 0)::numeric) / (seqmax - least(seqmin, 0)::numeric)
+                 else (greatest(seqmax, 0)::numeric - last_value) / (greatest(seqmax, 0)::numeric - seqmin) end as share
+    from read
+   where last_value is not null and seqmax > seqmin
+     and (abs(last_value::numeric) >= 327 or seqmax::numeric - seqmin < 32768)
+), ranked as (
+  select b.*, f.relid, f.attname, f.width
+    from begun b
+    left join lateral (
+      select o.relid, a.attname, y.typlen::int as width
+        from (-- OWNED BY and identity, or a default that calls nextval() on a sequence nobody owns
+              select d.refobjid as relid, d.refobjsubid::int as attnum
+                from pg_depend d
+               where d.classid = 'pg_class'::regclass and d.objid = b.seqrelid
+                 and d.refclassid = 'pg_class'::regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+              union all
+              select e.adrelid, e.adnum::int
+                from pg_depend d join pg_attrdef e on e.oid = d.objid
+               where d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass
+                 and d.refobjid = b.seqrelid) o
+        join pg_attribute a on a.attrelid = o.relid and a.attnum = o.attnum
+        join pg_type x on x.oid = a.atttypid
+        join pg_type y on y.oid = coalesce(nullif(x.typbasetype, 0), x.oid)
+       where y.oid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+       order by y.typlen, o.relid, o.attnum limit 1) f on true
+   order by greatest(b.share, abs(b.last_value::numeric) / power(2::numeric, 8 * f.width - 1)) desc limit 500
+), told as (
+  select seqrelid, seqstart, seqmin, seqmax, seqincrement, seqcycle, readable, last_value, relid, attname, width
+    from ranked
   union all
-  (select * from all_of_them where not readable limit 500)
+  (select seqrelid, seqstart, seqmin, seqmax, seqincrement, seqcycle, readable, last_value, null, null, null
+     from read where not readable limit 500)
 )
-select format('%I.%I', f.nspname, f.relname) as name, f.seqstart as start, f.seqmin as minimum, f.seqmax as maximum,
+select format('%I.%I', n.nspname, c.relname) as name, f.seqstart as start, f.seqmin as minimum, f.seqmax as maximum,
        f.seqincrement as increment, f.seqcycle as cycles, f.readable, f.last_value,
        case when f.attname is not null then format('%I.%I(%I)', tn.nspname, t.relname, f.attname) end as column_name,
        f.width
-  from furthest f
+  from told f
+  join pg_class c on c.oid = f.seqrelid
+  join pg_namespace n on n.oid = c.relnamespace
   left join pg_class t on t.oid = f.relid
   left join pg_namespace tn on tn.oid = t.relnamespace
  order by 1;

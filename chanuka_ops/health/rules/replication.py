@@ -208,8 +208,7 @@ CHECKS = (
         remedy="ALTER TABLE … ADD PRIMARY KEY, or ALTER TABLE … REPLICA IDENTITY USING INDEX a unique one on columns"
         " that are NOT NULL; until then REPLICA IDENTITY FULL, which writes whole rows to the WAL. Each takes ACCESS"
         " EXCLUSIVE for a moment.",
-        link=""
-        " https://www.postgresql.org/docs/current/logical-replication-publication.html#LOGICAL-REPLICATION-PUBLICATION-REPLICA-IDENTITY",
+        link="https://www.postgresql.org/docs/current/logical-replication-publication.html#LOGICAL-REPLICATION-PUBLICATION-REPLICA-IDENTITY",
         query="published_tables",
     ),
     Check(
