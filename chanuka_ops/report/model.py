@@ -5,6 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
+
+Kind = Literal["text", "code", "number", "pill"]
+Row = tuple[str, ...]
+Columns = tuple[tuple[str, Kind], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a page: some lines, and a table of (label, kind) columns. `absent`: nothing is known of it."""
+
+    anchor: str
+    title: str
+    lines: tuple[str, ...] = ()
+    columns: Columns = ()
+    rows: tuple[Row, ...] = ()
+    absent: bool = False
+    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)

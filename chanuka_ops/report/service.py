@@ -26,13 +26,13 @@ MOST_ROWS = 40  # a longer table is folded, what differs in it is not
 
 def render(report: Report) -> str:
     """Return the whole HTML document; it needs nothing beside itself, and no script."""
-    template = _environment().get_template("template.html")
-    return template.render(
+    return _page(
+        "template.html",
+        title=report.title,
         report=report,
         verdict=rules.verdict(report),
         todos=rules.todos(report),
         chart=rules.chart(report.steps),
-        css=Markup(_read("template.css")),  # noqa: S704 - a file of this package, without anything from outside
         tiers=rules.TIERS,
         most_todos=MOST_TODOS,
         most_rows=MOST_ROWS,
@@ -49,8 +49,8 @@ def write(report: Report, path: Path) -> None:
 
 def render_migration(document: Mapping[str, Any]) -> str:
     """Return the HTML document of a migration's run; see `write_migration` for what it is made of."""
-    css = Markup(_read("template.css"))  # noqa: S704 - a file of this package, without anything from outside
-    return _environment().get_template("migration.html").render(page=migration.page(document), css=css)
+    page = migration.page(document)
+    return _page("migration.html", title=page.title, verdict=page.verdict, page=page)
 
 
 def write_migration(directory: Path, document: Mapping[str, Any]) -> Path:
@@ -86,6 +86,11 @@ def _masked(found: Any) -> Any:
     if isinstance(found, list):
         return [_masked(value) for value in found]
     return redact(found) if isinstance(found, str) else found
+
+
+def _page(template: str, **said: Any) -> str:
+    css = Markup(_read("template.css"))  # noqa: S704 - a file of this package, without anything from outside
+    return _environment().get_template(template).render(css=css, **said)
 
 
 def _put(path: Path, content: str) -> None:
