@@ -91,6 +91,7 @@ def fill(manager: ConnectionManager, tables: int, indexes: int) -> None:
             connection.exec_driver_sql(";".join(statements))
     with manager.autocommit() as connection:
         connection.exec_driver_sql("analyze")
+        connection.exec_driver_sql("checkpoint")  # or whoever reads next writes our pages first
 
 
 @contextmanager
@@ -198,7 +199,10 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="chanuka-bench-") as directory,
         scratch(
-            Path(directory), binaries.find(configured=None, programs=binaries.SERVER), superuser="postgres", settings=SETTINGS
+            Path(directory),
+            binaries.find(configured=None, programs=binaries.SERVER),
+            superuser="postgres",
+            settings=SETTINGS,
         ) as server,
     ):
         Path(directory).chmod(0o711)

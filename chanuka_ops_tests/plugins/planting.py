@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
@@ -23,6 +24,7 @@ from chanuka_ops.health import service
 from chanuka_ops.health.model import Finding, HealthReport
 from chanuka_ops.postgres.binaries import Binaries
 from chanuka_ops.postgres.server import Server, scratch
+from chanuka_ops_tests.integration.health_cases import FLUSH, Planted
 from chanuka_ops_tests.plugins.postgres import connect
 
 JUDGED_SETTINGS: Mapping[str, str] = {
@@ -36,6 +38,9 @@ JUDGED_SETTINGS: Mapping[str, str] = {
 }
 APPEARS_WITHIN_S = 15.0
 ANY = "*"
+# Before 15 a process of its own collects the counters, and writes them down now and then.
+COUNTS_AT_ONCE = 150000
+COLLECTED_WITHIN_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +187,66 @@ def judged(pg: Binaries, session_dir: Path) -> Iterator[Planter]:
         yield Planter(running)
 
 
-def create_database(manager: ConnectionManager, name: str, template: str) -> None:
-    """Copy a database file by file, so that its pages are on disk and in no buffer."""
-    with manager.autocommit() as connection:
-        strategy = " strategy file_copy" if manager.probe().server_version >= 150000 else ""
-        connection.execute(text(f"create database {name} template {template}{strategy}"))
+Outcome = list[tuple[str | None, str]]
+
+
+@contextmanager
+def reported(server: Server, cases: Sequence[Planted]) -> Iterator[HealthReport]:
+    """Plant all cases in one database, each in a schema of its own and each twin in another, and look at them all.
+
+    So a case is also a trap for every other one.
+    """
+    name = f"planted_{uuid.uuid4().hex[:8]}"
+    with ConnectionManager("admin", server.settings("postgres")) as admin, admin.autocommit() as connection:
+        connection.execute(text(f"create database {name} template template0"))
+        try:
+            with ConnectionManager("planted", server.settings(name)) as manager:
+                for case in cases:
+                    if case.oldest <= server.major:
+                        _plant(manager, schema_of(case), case.plant, case.fails)
+                    if case.twin:
+                        _plant(manager, schema_of(case, twin=True), case.twin, frozenset())
+                if manager.probe().server_version < COUNTS_AT_ONCE:
+                    time.sleep(COLLECTED_WITHIN_S)
+                yield service.check(manager, MonitoringSettings())
+        finally:
+            connection.execute(text(f"drop database {name} with (force)"))
+
+
+def schema_of(case: Planted, *, twin: bool = False) -> str:
+    """Name a case's schema; PostgreSQL would cut a longer one."""
+    return f"{'t' if twin else 'c'}_{case.name}"[:60]
+
+
+def outcome(report: HealthReport, case: Planted, *, twin: bool = False) -> Outcome:
+    """What the case's check says of its schema: objects and statuses."""
+    within = re.compile(rf"(schema )?{schema_of(case, twin=twin)}($|[.])")
+    of_it = [found for found in report.findings if found.check == case.check and within.match(found.object or "")]
+    return [(found.object, str(found.status)) for found in of_it]
+
+
+def expected(case: Planted) -> Outcome:
+    """What it must say."""
+    return [] if case.found is None else [(case.found.format(s=schema_of(case)), case.status)]
+
+
+def _plant(manager: ConnectionManager, schema: str, statements: Sequence[str], fails: frozenset[str]) -> None:
+    """Run a case's statements; before 15 a session hands in its counters at its end, so there a new one goes on."""
+    use = f"set search_path = {schema}"
+    counts_at_once = manager.probe().server_version >= COUNTS_AT_ONCE
+    with ExitStack() as stack:
+        session = stack.enter_context(_session(manager))
+        for statement in (f"create schema {schema}", use, *statements):
+            if statement == FLUSH and not counts_at_once:
+                session.close()
+                session = stack.enter_context(_session(manager))
+                session.execute(use.encode())
+                continue
+            with pytest.raises(psycopg.Error) if statement in fails else nullcontext():
+                session.execute(statement.replace("{s}", schema).encode())
+
+
+def _session(manager: ConnectionManager) -> psycopg.Connection[Any]:
+    session = connect(manager.settings, Profile.MAINTENANCE)
+    session.autocommit = True
+    return session
