@@ -1,6 +1,6 @@
 """What all checks of a database cost: on a large catalogue, on a huge one, and on a fleet; beside check_postgres.
 
-`python benchmarks/health.py` prints the table. `--small` makes a tenth of everything; `--profile` adds the slowest checks.
+`python benchmarks/health.py` prints the table. `--small` makes a tenth of everything; `--profile` adds slow checks.
 check_postgres (Debian's package) stands beside it for the checks that both have, when it is installed: one process and
 one connection for each of its actions, as it is meant to be run.
 """
