@@ -23,6 +23,7 @@ from chanuka_ops.report.rules import Verdict
 MOST_FINDINGS = 60  # open on the page; of the rest, and of what is only information, a folded list
 MOST_DETAILED = 12  # databases with plots and costs: a fleet's page stays a page
 MOST_PLOTS, MOST_OF_A_CHECK = 60, 4
+MOST_NAMED = 3  # checks, of those that cost most
 
 _GRAVITY = ("critical", "unknown", "warning", "info", "ok")
 
@@ -202,7 +203,6 @@ def _detail(one: DatabaseHealth, page: HealthPage, number: int) -> Detail:
         (c.status, c.check, c.title, rules.quantity(c.value, c.unit), rules.seconds(c.seconds))
         for c in sorted(one.checks, key=lambda check: -check.seconds)
     ]
-    total = rules.seconds(sum(check.seconds for check in one.checks))
     return Detail(
         anchor=f"database-{number}",
         database=one.database,
@@ -214,11 +214,18 @@ def _detail(one: DatabaseHealth, page: HealthPage, number: int) -> Detail:
         checks=Section(
             f"checks-{number}",
             f"Checks of {one.database} and what they cost",
-            (f"{rules.count(len(rows))} checks took {total} of queries and judging, the costliest first.",),
+            (_cost(one),),
             _CHECKS,
             tuple(rows),
         ),
     )
+
+
+def _cost(one: DatabaseHealth) -> str:
+    total = rules.seconds(sum(check.seconds for check in one.checks))
+    dear = sorted(one.checks, key=lambda check: -check.seconds)[:MOST_NAMED]
+    named = ", ".join(f"{check.check} {rules.seconds(check.seconds)}" for check in dear)
+    return f"{rules.count(len(one.checks))} checks took {total} of queries and judging; most of it: {named}."
 
 
 def _chosen(history: Iterable[Series]) -> tuple[list[Series], int]:
