@@ -115,7 +115,7 @@ with aged as (
          age(c.relfrozenxid)::bigint as xid_age, age(t.relfrozenxid)::bigint as toast_xid_age,
          mxid_age(c.relminmxid)::bigint as mxid_age, mxid_age(t.relminmxid)::bigint as toast_mxid_age,
          own.xids as own_xid_limit, toast.xids as toast_xid_limit, own.mxids as own_mxid_limit, toast.mxids as toast_mxid_limit
-    from pg_class c left join pg_class t on t.oid = c.reltoastrelid
+    from pg_class c left join pg_class t on t.oid = c.reltoastrelid and t.relkind = 't'
     left join lateral (
       select min(case option_name when 'autovacuum_freeze_max_age' then option_value::bigint end) as xids,
              min(case option_name when 'autovacuum_multixact_freeze_max_age' then option_value::bigint end) as mxids
@@ -125,6 +125,11 @@ with aged as (
              min(case option_name when 'autovacuum_multixact_freeze_max_age' then option_value::bigint end) as mxids
         from pg_options_to_table(t.reloptions)) toast on t.reloptions is not null
    where c.relkind in ('r', 'm') and c.relpersistence <> 't' and c.relfrozenxid <> 0::text::xid
+     and (c.reloptions is not null or t.reloptions is not null
+          or greatest(age(c.relfrozenxid), age(t.relfrozenxid))
+             >= current_setting('autovacuum_freeze_max_age')::bigint / 2
+          or greatest(mxid_age(c.relminmxid), mxid_age(t.relminmxid))
+             >= current_setting('autovacuum_multixact_freeze_max_age')::bigint / 2)
 )
 select format('%I.%I', n.nspname, a.relname) as name, a.xid_age, a.toast_xid_age, a.own_xid_limit, a.toast_xid_limit,
        a.mxid_age, a.toast_mxid_age, a.own_mxid_limit, a.toast_mxid_limit,
@@ -211,7 +216,7 @@ select c.oid::bigint as oid, format('%I.%I', n.nspname, c.relname) as name, c.re
 -- what: tables not known to be analysed lately: has the planner statistics, and may this role see them
 select format('%I.%I', rn.nspname, r.relname) as root, c.reltuples::float8 as reltuples,
        coalesce(pg_stat_get_live_tuples(c.oid), 0) as live,
-       has_table_privilege(c.oid, 'select') and not row_security_active(c.oid) as readable,
+       has_table_privilege(c.oid, 'select') and not (c.relrowsecurity and row_security_active(c.oid)) as readable,
        exists (select from pg_stats s where s.schemaname = n.nspname and s.tablename = c.relname) as has_statistics
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
@@ -236,7 +241,7 @@ select format('%I.%I', n.nspname, c.relname) as name, c.reltuples::float8 as tup
        pg_stat_get_live_tuples(c.oid) as live, pg_stat_get_mod_since_analyze(c.oid) as modified,
        pg_stat_get_tuples_inserted(c.oid) as inserted, pg_stat_get_tuples_updated(c.oid) as updated,
        pg_stat_get_tuples_deleted(c.oid) as deleted,
-       has_table_privilege(c.oid, 'select') and not row_security_active(c.oid) as readable,
+       has_table_privilege(c.oid, 'select') and not (c.relrowsecurity and row_security_active(c.oid)) as readable,
        (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
                                             'nulls', s.null_frac) order by a.attnum)
           from pg_attribute a
@@ -252,6 +257,10 @@ select format('%I.%I', n.nspname, c.relname) as name, c.reltuples::float8 as tup
 -- name: index_widths
 -- what: larger plain B-trees with what their entries should take, column by column
 -- (and those on tables that this role may not read, whatever their size)
+with hidden as materialized (
+  select i.indexrelid from pg_index i where i.indrelid in (
+    select oid from pg_class where relkind in ('r', 'm') and not has_table_privilege(oid, 'select'))
+)
 select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
        c.reltuples::float8 as tuples, c.relpages * current_setting('block_size')::float8 as bytes,
        current_setting('block_size')::int as block,
@@ -260,7 +269,7 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
        pg_stat_get_live_tuples(t.oid) as live, pg_stat_get_mod_since_analyze(t.oid) as modified,
        pg_stat_get_tuples_inserted(t.oid) as inserted, pg_stat_get_tuples_updated(t.oid) as updated,
        pg_stat_get_tuples_deleted(t.oid) as deleted,
-       has_table_privilege(t.oid, 'select') and not row_security_active(t.oid) as readable,
+       has_table_privilege(t.oid, 'select') and not (t.relrowsecurity and row_security_active(t.oid)) as readable,
        (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
                                             'nulls', s.null_frac) order by u.ord)
           from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
@@ -275,16 +284,17 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
   join pg_class t on t.oid = i.indrelid
   join pg_namespace tn on tn.oid = t.relnamespace
  where i.indisvalid and i.indexprs is null and i.indpred is null
-   and (c.relpages >= 5 * 1024 * 1024 / current_setting('block_size')::int or not has_table_privilege(t.oid, 'select'))
+   and (c.relpages >= 5 * 1024 * 1024 / current_setting('block_size')::int
+        or c.oid in (select indexrelid from hidden))
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
  order by bytes desc limit 500;
 
 -- name: visibility
 -- what: how many tables hide their statistics from this role
 select count(*) as tables,
-       count(*) filter (where not has_table_privilege(c.oid, 'select') or row_security_active(c.oid)) as hidden,
+       count(*) filter (where not has_table_privilege(c.oid, 'select') or (c.relrowsecurity and row_security_active(c.oid))) as hidden,
        min(format('%I.%I', n.nspname, c.relname))
-         filter (where not has_table_privilege(c.oid, 'select') or row_security_active(c.oid)) as example
+         filter (where not has_table_privilege(c.oid, 'select') or (c.relrowsecurity and row_security_active(c.oid))) as example
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
  where c.relkind in ('r', 'p', 'm') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_';
 
@@ -386,7 +396,7 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
 -- what: plain B-trees on one column of a larger table, with the column's share of nulls where this role may see it
 select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
        quote_ident(a.attname) as column_name, c.relpages * current_setting('block_size')::bigint as bytes,
-       has_table_privilege(t.oid, 'select') and not row_security_active(t.oid) as readable, s.null_frac as nulls
+       has_table_privilege(t.oid, 'select') and not (t.relrowsecurity and row_security_active(t.oid)) as readable, s.null_frac as nulls
   from pg_index i
   join pg_class c on c.oid = i.indexrelid and c.relkind = 'i'
   join pg_am m on m.oid = c.relam and m.amname = 'btree'
@@ -406,7 +416,26 @@ select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname
 -- name: foreign_keys
 -- what: foreign keys that no plain index serves, of unlike types or that stand twice: the indexes that could serve each,
 -- and the types of its columns on both sides
-with partitioned as materialized (
+with declared as materialized (
+  -- two types with one equality operator are one to an index: text and varchar, a domain and its base
+  select oid, conrelid, conkey, cardinality(conkey) = 1 as is_single, conppeqop <> conffeqop as unlike,
+         count(*) over (partition by conrelid, confrelid) as alike
+    from pg_constraint where contype = 'f' and conparentid = 0
+), trees as (
+  select indrelid, indkey from pg_index
+   where indisvalid and indisready and indislive and indpred is null
+     and indclass[0] in (select oid from pg_opclass where opcmethod = (select oid from pg_am where amname = 'btree'))
+), served as (
+  -- by a B-tree without a predicate: the others are the rule's to judge
+  select d.oid
+    from declared d join trees t on t.indrelid = d.conrelid and t.indkey[0] = d.conkey[1] where d.is_single
+  union
+  select d.oid
+    from declared d join trees t on t.indrelid = d.conrelid
+   where not d.is_single and (string_to_array(t.indkey::text, ' ')::smallint[])[1\:cardinality(d.conkey)] @> d.conkey
+), keys as materialized (
+  select oid from declared where unlike or alike > 1 or oid not in (select oid from served)
+), partitioned as materialized (
   select pg_partition_root(oid) as root, sum(greatest(reltuples, 0)) as tuples
     from pg_class where relispartition and relkind = 'r' group by 1
 )
@@ -439,23 +468,7 @@ select format('%I.%I', n.nspname, c.relname) as "table", quote_ident(k.conname) 
   join pg_namespace pn on pn.oid = p.relnamespace
   left join partitioned parts on parts.root = c.oid
  where k.contype = 'f' and k.conparentid = 0
-   and not (
-     -- served by a B-tree without a predicate: the others are the rule's to judge
-     exists (select from pg_index i join pg_class x on x.oid = i.indexrelid
-              where i.indrelid = k.conrelid and i.indisvalid and i.indisready and i.indislive and i.indpred is null
-                and x.relam = (select oid from pg_am where amname = 'btree') and i.indkey[0] = any (k.conkey)
-                and (cardinality(k.conkey) = 1
-                     or (string_to_array(i.indkey::text, ' ')::smallint[])[1\:cardinality(k.conkey)] @> k.conkey))
-     and case when cardinality(k.conkey) = 1
-              then (select atttypid from pg_attribute where attrelid = k.conrelid and attnum = k.conkey[1])
-                 = (select atttypid from pg_attribute where attrelid = k.confrelid and attnum = k.confkey[1])
-              else not exists (select from unnest(k.conkey, k.confkey) u (mine, theirs)
-                                 join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.mine
-                                 join pg_attribute b on b.attrelid = k.confrelid and b.attnum = u.theirs
-                                where a.atttypid <> b.atttypid) end
-     and not exists (select from pg_constraint o
-                      where o.conrelid = k.conrelid and o.contype = 'f' and o.confrelid = k.confrelid and o.oid <> k.oid
-                        and o.conparentid = 0 and o.conkey @> k.conkey and o.conkey <@ k.conkey))
+   and k.oid in (select oid from keys)
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
    and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
                                                    and classid = 'pg_class'::regclass and deptype = 'e')
@@ -522,7 +535,7 @@ with there as (
   select count(*) as objects from pg_largeobject_metadata
 ), columns as materialized (
   select format('%I.%I', n.nspname, c.relname) as name, quote_ident(a.attname) as attname,
-         has_column_privilege(c.oid, a.attnum, 'select') and not row_security_active(c.oid) as readable,
+         has_column_privilege(c.oid, a.attnum, 'select') and not (c.relrowsecurity and row_security_active(c.oid)) as readable,
          c.relpages * current_setting('block_size')::bigint as bytes
     from pg_attribute a
     join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'm')
@@ -666,6 +679,13 @@ select format('%I.%I', n.nspname, c.relname) as name, f.seqstart as start, f.seq
 
 -- name: integer_keys
 -- what: narrow integer keys that no sequence fills, each with the index probe for its value furthest from zero
+with filled as (
+  select e.adrelid as relid, e.adnum as attnum
+    from pg_depend d
+    join pg_sequence q on q.seqrelid = d.refobjid
+    join pg_attrdef e on e.oid = d.objid
+   where d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass
+)
 select format('%I.%I(%I)', n.nspname, c.relname, a.attname) as name, y.typlen::int as width,
        has_column_privilege(c.oid, a.attnum, 'select') as readable,
        case when has_column_privilege(c.oid, a.attnum, 'select')
@@ -684,9 +704,7 @@ select format('%I.%I(%I)', n.nspname, c.relname, a.attname) as name, y.typlen::i
    and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
    -- an index probe costs nothing, but an empty or tiny table can't be near its limit by being filled
    and a.attidentity = ''
-   and not exists (select from pg_attrdef e join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = e.oid
-                     join pg_class q on d.refclassid = 'pg_class'::regclass and q.oid = d.refobjid and q.relkind = 'S'
-                    where e.adrelid = c.oid and e.adnum = a.attnum)
+   and (c.oid, a.attnum) not in (select relid, attnum from filled)
    -- a foreign key's column follows its parent's key, which is looked at by itself
    and not exists (select from pg_constraint k where k.conrelid = c.oid and k.contype = 'f' and a.attnum = any (k.conkey))
    and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
@@ -841,7 +859,8 @@ select format('%I.%I', n.nspname, c.relname) as name, c.relrowsecurity as enable
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
   left join pg_policy p on p.polrelid = c.oid
- where c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+ where (c.relrowsecurity or c.oid in (select polrelid from pg_policy))
+   and c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
    and c.oid not in (select objid from pg_depend where refclassid = 'pg_extension'::regclass
                                                    and classid = 'pg_class'::regclass and deptype = 'e')
  group by 1, 2 having c.relrowsecurity <> (count(p.oid) > 0) order by 1;
