@@ -28,7 +28,6 @@ from chanuka_ops.config.migration import MigrationSettings
 from chanuka_ops.config.model import (
     ENVIRONMENTS,
     FeatureSettings,
-    MonitoringSettings,
     NotifySettings,
     OperationSettings,
     OptimisationSettings,
@@ -36,14 +35,15 @@ from chanuka_ops.config.model import (
     RouteSettings,
     RunSettings,
     Settings,
-    Threshold,
 )
+from chanuka_ops.config.monitoring import DatabaseMonitoring, MonitoringSettings, ObjectThreshold, Threshold
 
 __all__ = [
     "DRIVER",
     "ENVIRONMENTS",
     "BackupSettings",
     "BreakerSettings",
+    "DatabaseMonitoring",
     "DatabaseSettings",
     "DrillSettings",
     "FeatureSettings",
@@ -53,6 +53,7 @@ __all__ = [
     "MigrationSettings",
     "MonitoringSettings",
     "NotifySettings",
+    "ObjectThreshold",
     "OperationSettings",
     "OptimisationSettings",
     "PoolSettings",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -159,19 +160,33 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a rule is given beside its rows: its check with the limits in force, and the facts of the server."""
+    """What a rule is given beside its rows: its check with the limits in force, and the facts of the server.
+
+    `objects` are limits by the shell pattern of an object's name, the longest last. `elapsed_s` are the seconds since
+    the sample that the rows are compared with; None: there is no baseline.
+    """
 
     check: Check
     limits: Limits
     facts: Facts
+    objects: tuple[tuple[str, Limits], ...] = ()
+    elapsed_s: float | None = None
 
-    def judge(self, value: float) -> tuple[Status, float | None]:
+    def limits_for(self, object_: str | None) -> Limits:
+        """Return the limits that hold for one object."""
+        for pattern, limits in reversed(self.objects):
+            if object_ is not None and fnmatchcase(object_, pattern):
+                return limits
+        return self.limits
+
+    def judge(self, value: float, object_: str | None = None) -> tuple[Status, float | None]:
         """Return the status of a value, and the limit that decided."""
-        if self.limits.second is not None and value >= self.limits.second:
-            return worst([Status.CRITICAL, self.check.statuses[0]]), self.limits.second
-        if self.limits.first is not None and value >= self.limits.first:
-            return self.check.statuses[0], self.limits.first
-        return Status.OK, self.limits.first
+        limits = self.limits_for(object_)
+        if limits.second is not None and value >= limits.second:
+            return worst([Status.CRITICAL, self.check.statuses[0]]), limits.second
+        if limits.first is not None and value >= limits.first:
+            return self.check.statuses[0], limits.first
+        return Status.OK, limits.first
 
     def finding(
         self,
@@ -183,9 +198,9 @@ class Case:
         status: Status | None = None,
     ) -> Finding:
         """Make a finding: judged by its value where the check has limits, else of the check's own status."""
-        threshold = self.limits.first
+        threshold = self.limits_for(object_).first
         if status is None and value is not None and self.check.limits != Limits():
-            status, threshold = self.judge(value)
+            status, threshold = self.judge(value, object_)
         rounded = round(float(value), 3) if value is not None else None
         return Finding(
             self.check.id,
@@ -211,6 +226,26 @@ Rule = Callable[[Rows, Case], Iterable[Finding]]
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """How old a sample must be, and may be, to be a baseline."""
+
+    least_s: float = 5.0
+    most_s: float = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """That a check is judged by what was added since the last look: the columns that only grow, and the baseline's age.
+
+    Its query's rows have a `key`, unique and stable; a `reset`, where there is one, changes when counters begin anew.
+    The rule finds the row before as `was`, None where there is none.
+    """
+
+    counters: tuple[str, ...]
+    window: Window = Window()
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """A declaration: id, title, severity, query, rule, reason and remedy in one place.
 
@@ -219,7 +254,8 @@ class Check:
     with SQL and the lock that it takes; `link` is the page of PostgreSQL's documentation that both rest on.
 
     With `probes`, each row brings its own statement in `probe`, whose single value is put back as `probed`.
-    A check without a query is judged from what the run itself saw.
+    A check without a query is judged from what the run itself saw. One that is `handed` in is judged elsewhere, from
+    what no query of this database tells: its results come with the call, or it isn't reported.
     """
 
     id: str
@@ -236,6 +272,8 @@ class Check:
     needs: tuple[Need, ...] = ()
     min_version: int = 14
     probes: bool = False
+    rates: Rates | None = None
+    handed: bool = False
 
     @property
     def explanation(self) -> str:
