@@ -13,6 +13,7 @@ _BURN = (
     ),
 )
 _RELOAD = "select pg_reload_conf()"
+_NAPTIME = "alter system set autovacuum_naptime = '1min'"  # the server's own hour is a finding
 _WAL = "insert into w select repeat(md5(g::text), 30) from generate_series(1, 40000) g"
 
 
@@ -353,6 +354,12 @@ SERVER = (
             "alter subscription sub set (slot_name = none)",
             "drop subscription sub",
         ),
+        twin=(
+            (
+                "create subscription sub connection 'host=127.0.0.1 port=1 dbname=gone' publication p"
+                " with (connect = false, slot_name = none)"
+            ),
+        ),
     ),
     Incident(
         "subscription_disabled",
@@ -380,6 +387,8 @@ SERVER = (
             "select pg_switch_wal()",
         ),
         cleanup=("alter system reset archive_command", _RELOAD, "select pg_switch_wal()"),
+        twin=("create table ar(v int)", "insert into ar values (1)", "select pg_switch_wal()"),
+        twin_clears=True,
     ),
     Incident(
         "too_much_wal",
@@ -402,6 +411,8 @@ SERVER = (
             "alter system reset min_wal_size",
             _RELOAD,
         ),
+        twin=("checkpoint",),
+        twin_clears=True,
     ),
     _setting("autovacuum_off", "settings.autovacuum_off", "autovacuum", "off", "critical"),
     _setting("track_counts_off", "settings.track_counts_off", "track_counts", "off", "critical"),
@@ -426,10 +437,12 @@ SERVER = (
     Incident(
         "planner_switch_left_off",
         "settings.sanity",
-        ANY,
+        "enable_seqscan",
         "info",
-        plant=("alter system set enable_seqscan = off", _RELOAD),
-        cleanup=("alter system reset enable_seqscan", _RELOAD),
+        plant=(_NAPTIME, "alter system set enable_seqscan = off", _RELOAD),
+        cleanup=("alter system reset enable_seqscan", "alter system reset autovacuum_naptime", _RELOAD),
+        twin=(_NAPTIME, _RELOAD),
+        settles_s=0.3,
     ),
     Incident(
         "line_that_is_wrong",

@@ -57,6 +57,7 @@ class Held:
 class Incident:
     """One case in a database of its own. `{db}` in a statement is its name, `{data}` the server's data directory.
 
+    `twin_clears`: what an earlier case left may stand for a moment.
     `found` is the object that the check must name, `ANY` one or none, None: it must say nothing (a trap). `lines` are
     added to files below the data directory, and taken away again.
     """
@@ -69,6 +70,7 @@ class Incident:
     sessions: tuple[Held, ...] = ()
     cleanup: tuple[str, ...] = ()
     twin: tuple[str, ...] | None = None
+    twin_clears: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
     lines: Mapping[str, str] = field(default_factory=dict)
     settles_s: float = 0.0
@@ -172,6 +174,14 @@ def look(manager: ConnectionManager, incident: Incident, *, until: bool) -> list
         if found or not until or time.monotonic() > deadline:
             return found
         time.sleep(0.1)
+
+
+def clears(manager: ConnectionManager, incident: Incident) -> list[Finding]:
+    """One check's findings, looked for again until there are none."""
+    deadline = time.monotonic() + APPEARS_WITHIN_S
+    while (found := look(manager, incident, until=False)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
 
 
 def _of(report: HealthReport, check: str) -> list[Finding]:

@@ -260,6 +260,11 @@ def test_shares_are_charts_and_never_alarms() -> None:
     assert (result.status, result.value, result.findings) == ("ok", 100.0, ())
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(0.4, "ok"), (31.0, "info")])
+def test_a_run_that_is_a_load_itself(seconds: float, status: str) -> None:
+    assert judge("self.cost", {"seconds": seconds, "slowest": "index.bloat"}).status == status
+
+
 def _fk(name: str, columns: list[int], parent_columns: list[int], parent: str = "public.p") -> Row:
     return {"table": "public.c", "name": name, "parent": parent, "columns": columns, "parent_columns": parent_columns}
 
