@@ -17,7 +17,7 @@ from chanuka_ops.report.model import (
     Section,
     Series,
 )
-from chanuka_ops.report.plots import Plot, Span, plot
+from chanuka_ops.report.plots import Plot, plot, spanning
 from chanuka_ops.report.rules import Verdict
 
 MOST_FINDINGS = 60  # open on the page; of the rest, and of what is only information, a folded list
@@ -195,8 +195,8 @@ def _alert(row: AlertRow) -> Row:
 
 def _detail(one: DatabaseHealth, page: HealthPage, number: int) -> Detail:
     shown, left_out = _chosen(one.history or ())
-    looks = tuple(sorted({point.at for series in one.history or () for point in series.points}))
-    span = Span(page.since, max([page.generated_at, *looks]), looks)
+    looks = {point.at for series in one.history or () for point in series.points if point.at >= page.since}
+    span = spanning(page.since, max([page.generated_at, *looks]), looks, page.full_from)
     within = [series for series in shown if any(span.start <= point.at for point in series.points)]
     note = one.history_note or ("" if within else "No measurement is kept of this time yet.")
     rows: list[Row] = [

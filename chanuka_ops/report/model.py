@@ -199,10 +199,14 @@ class DatabaseHealth:
 
 @dataclass(frozen=True, slots=True)
 class HealthPage:
-    """All databases' health on one page; plots run from `since` to `generated_at`. `alerts` None: none are kept."""
+    """All databases' health on one page; plots run from `since` to `generated_at`. `alerts` None: none are kept.
+
+    Before `full_from` only each hour's worst measurement is kept; None: all are.
+    """
 
     generated_at: datetime
     since: datetime
     databases: tuple[DatabaseHealth, ...]
     alerts: tuple[AlertRow, ...] | None = None
     alerts_note: str = ""
+    full_from: datetime | None = None

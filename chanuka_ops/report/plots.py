@@ -5,7 +5,7 @@ Where nobody looked, or a check could not, the line has a gap: what isn't known 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -58,11 +58,17 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time that is plotted. `looks` are all times at which anything was measured, in order."""
+    """The time that is plotted. Make it with `spanning`.
+
+    `order` numbers the looks at which anything was measured; before `full_from`, where each hour's worst is all that
+    is kept, it numbers hours. `waits` are after how long nobody can have looked: before `full_from`, and since.
+    """
 
     start: datetime
     end: datetime
-    looks: tuple[datetime, ...] = ()
+    full_from: datetime
+    order: Mapping[datetime, int]
+    waits: tuple[timedelta, timedelta]
 
     def across(self, at: datetime) -> float:
         """Return how far from the left a time stands."""
@@ -70,10 +76,28 @@ class Span:
         share = (at - self.start).total_seconds() / length if length > 0 else 1.0
         return round(min(1.0, max(0.0, share)) * WIDTH, 1)
 
-    def longest_wait(self) -> timedelta:
-        """Return after how long without a look nobody looked, by the usual interval between looks."""
-        steps = [(later - sooner).total_seconds() for sooner, later in pairwise(self.looks)]
-        return timedelta(seconds=median(steps) * LOOKED_FOR) if steps else timedelta.max
+    def is_gap(self, before: datetime, after: datetime) -> bool:
+        """Tell whether nobody looked in between, or somebody did and this number wasn't there."""
+        missed = self.order.get(_slot(after, self.full_from), 0) - self.order.get(_slot(before, self.full_from), 0) > 1
+        return missed or after - before > self.waits[before >= self.full_from]
+
+
+def spanning(start: datetime, end: datetime, looks: Iterable[datetime], full_from: datetime | None = None) -> Span:
+    """Return the span of these looks; `full_from` None: all are kept."""
+    since = start if full_from is None else full_from
+    slots = sorted({_slot(at, since) for at in looks})
+    waits = (_longest([at for at in slots if at < since]), _longest([at for at in slots if at >= since]))
+    return Span(start, end, since, {at: number for number, at in enumerate(slots)}, waits)
+
+
+def _slot(at: datetime, full_from: datetime) -> datetime:
+    return at if at >= full_from else at.replace(minute=0, second=0, microsecond=0)
+
+
+def _longest(slots: Sequence[datetime]) -> timedelta:
+    """Return after how long without a look nobody looked, by the usual interval between them."""
+    steps = [(later - sooner).total_seconds() for sooner, later in pairwise(slots)]
+    return timedelta(seconds=median(steps) * LOOKED_FOR) if steps else timedelta.max
 
 
 def plot(series: Series, span: Span) -> Plot:
@@ -118,16 +142,11 @@ def _scale(series: Series, values: Sequence[float]) -> tuple[float, float, list[
 
 def _unbroken(points: Sequence[Point], span: Span) -> Iterator[list[Point]]:
     """Split the points where a look between two of them found no number, and where nobody looked for long."""
-    longest = span.longest_wait()
-    order = {at: index for index, at in enumerate(span.looks)}
     run: list[Point] = []
     for point in points:
-        if run:
-            before = run[-1]
-            missed = order.get(point.at, 0) - order.get(before.at, 0) > 1
-            if missed or point.at - before.at > longest:
-                yield run
-                run = []
+        if run and span.is_gap(run[-1].at, point.at):
+            yield run
+            run = []
         run.append(point)
     if run:
         yield run

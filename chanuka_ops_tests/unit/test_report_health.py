@@ -12,7 +12,7 @@ import pytest
 from chanuka_ops.errors import StoreError
 from chanuka_ops.report.health import MOST_DETAILED, MOST_FINDINGS, MOST_OF_A_CHECK, laid
 from chanuka_ops.report.model import AlertRow, CheckRow, DatabaseHealth, FindingRow, HealthPage, Point, Series
-from chanuka_ops.report.plots import HEIGHT, MOST_COLUMNS, WIDTH, Span, plot
+from chanuka_ops.report.plots import HEIGHT, MOST_COLUMNS, WIDTH, Span, plot, spanning
 from chanuka_ops.report.service import render_health, write_health
 from chanuka_ops_tests.unit.test_report_render import EVIL, Document, poisoned
 
@@ -142,7 +142,7 @@ def test_of_one_check_few_objects_are_drawn_and_the_others_are_counted() -> None
 
 
 def span(*looks: datetime) -> Span:
-    return Span(SINCE, NOW, looks)
+    return spanning(SINCE, NOW, looks)
 
 
 LOOKS = tuple(SINCE + timedelta(minutes=15 * n) for n in range(41))
@@ -170,6 +170,17 @@ def test_where_nobody_looked_the_line_is_broken() -> None:
     late = LOOKS[:10] + LOOKS[11:]  # one look left out is no gap: nobody looks to the second
     values = [1.0 if at in late else None for at in LOOKS]
     assert len(plot(series(*values), span(*late)).lines) == 1
+
+
+def test_where_only_each_hours_worst_is_kept_other_numbers_worst_ones_make_no_gaps() -> None:
+    """Each number's worst of an hour is of another minute: between two of one there are always some of others."""
+    mine = [SINCE + timedelta(hours=n, minutes=5) for n in range(9)]
+    others = [SINCE + timedelta(hours=n, minutes=40) for n in range(9)]
+    kept = series(points=tuple(Point(at, 1.0, "ok") for at in mine))
+    hourly = spanning(SINCE, NOW, [*mine, *others], NOW - timedelta(minutes=59))
+    assert len(plot(kept, hourly).lines) == 1
+    without = replace(kept, points=(*kept.points[:3], *kept.points[4:]))  # an hour in which it wasn't measured
+    assert len(plot(without, hourly).lines) == 2
 
 
 def test_a_point_by_itself_is_a_dot() -> None:

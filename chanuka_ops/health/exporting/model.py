@@ -57,6 +57,15 @@ def _blind(result: CheckResult) -> Finding:
     return Finding(result.check, Status.UNKNOWN, None, None, "", None, reason, "")
 
 
+def subject(check: str) -> str:
+    """Return a check's subject, its id's first word.
+
+    >>> subject("lock.ddl_queue")
+    'lock'
+    """
+    return check.partition(".")[0]
+
+
 def shown(text: str) -> str:
     r"""Write a name so that it stays on its line, and shows what would hide or reorder it.
 
