@@ -233,61 +233,96 @@ select format('%I.%I', rn.nspname, r.relname) as root, c.reltuples::float8 as re
 
 -- name: table_widths
 -- what: larger tables with what their rows should take: each column's width, alignment and share of nulls
--- (and those that this role may not read, whatever their size: of them nothing can be said)
-select format('%I.%I', n.nspname, c.relname) as name, c.reltuples::float8 as tuples,
-       c.relpages * current_setting('block_size')::float8 as bytes, current_setting('block_size')::int as block,
-       coalesce((select option_value::int from pg_options_to_table(c.reloptions) where option_name = 'fillfactor'), 100)
-         as fillfactor,
-       pg_stat_get_live_tuples(c.oid) as live, pg_stat_get_mod_since_analyze(c.oid) as modified,
-       pg_stat_get_tuples_inserted(c.oid) as inserted, pg_stat_get_tuples_updated(c.oid) as updated,
-       pg_stat_get_tuples_deleted(c.oid) as deleted,
-       has_table_privilege(c.oid, 'select') and not (c.relrowsecurity and row_security_active(c.oid)) as readable,
-       (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
-                                            'nulls', s.null_frac) order by a.attnum)
-          from pg_attribute a
-          left join pg_stats s
-            on s.schemaname = n.nspname and s.tablename = c.relname and s.attname = a.attname and not s.inherited
-         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace
- where c.relkind in ('r', 'm')
-   and (c.relpages >= 5 * 1024 * 1024 / current_setting('block_size')::int or not has_table_privilege(c.oid, 'select'))
-   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
- order by bytes desc limit 500;
+-- (and those that this role may not read, whatever their size: of them nothing can be said). Where the extension
+-- pgstattuple is there and the table looks airy and isn't huge, a probe that reads it.
+with sized as (
+  select format('%I.%I', n.nspname, c.relname) as name, c.reltuples::float8 as tuples,
+         c.relpages * current_setting('block_size')::float8 as bytes, current_setting('block_size')::int as block,
+         coalesce((select option_value::int from pg_options_to_table(c.reloptions) where option_name = 'fillfactor'), 100)
+           as fillfactor,
+         pg_stat_get_live_tuples(c.oid) as live, pg_stat_get_mod_since_analyze(c.oid) as modified,
+         pg_stat_get_tuples_inserted(c.oid) as inserted, pg_stat_get_tuples_updated(c.oid) as updated,
+         pg_stat_get_tuples_deleted(c.oid) as deleted,
+         has_table_privilege(c.oid, 'select') and not (c.relrowsecurity and row_security_active(c.oid)) as readable,
+         (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
+                                              'nulls', s.null_frac) order by a.attnum)
+            from pg_attribute a
+            left join pg_stats s
+              on s.schemaname = n.nspname and s.tablename = c.relname and s.attname = a.attname and not s.inherited
+           where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'm')
+     and (c.relpages >= 4 * 1024 * 1024 / current_setting('block_size')::int or not has_table_privilege(c.oid, 'select'))
+     and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   order by bytes desc limit 500
+), stats_function as (
+  select format('%I.%I', n.nspname, p.proname) as name
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+    join pg_extension e on e.oid = d.refobjid and e.extname = 'pgstattuple'
+   where p.proname = 'pgstattuple_approx' and has_function_privilege(p.oid, 'execute')
+)
+select s.*,
+       case when s.readable and s.bytes <= 256 * 1024 * 1024 and s.bytes > 1.3 * 100 / s.fillfactor * s.tuples * (28 +
+                 (select sum((x ->> 'width')::float8 * (1 - (x ->> 'nulls')::float8)) from unnest(s.columns) x))
+            then (select format('select (approx_free_percent + dead_tuple_percent)::float8 from %s(%L::regclass)',
+                                f.name, s.name) from stats_function f) end as probe,
+       null::float8 as probed
+  from sized s;
 
 -- name: index_widths
 -- what: larger plain B-trees with what their entries should take, column by column
--- (and those on tables that this role may not read, whatever their size)
+-- (and those on tables that this role may not read, whatever their size). Where the extension pgstattuple is there and
+-- the index looks airy and isn't huge, a probe that reads it: emptied pages, and what leaves lack to their fill factor.
 with hidden as materialized (
   select i.indexrelid from pg_index i where i.indrelid in (
     select oid from pg_class where relkind in ('r', 'm') and not has_table_privilege(oid, 'select'))
+), sized as (
+  select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
+         c.reltuples::float8 as tuples, c.relpages * current_setting('block_size')::float8 as bytes,
+         current_setting('block_size')::int as block,
+         coalesce((select option_value::int from pg_options_to_table(c.reloptions) where option_name = 'fillfactor'), 90)
+           as fillfactor,
+         pg_stat_get_live_tuples(t.oid) as live, pg_stat_get_mod_since_analyze(t.oid) as modified,
+         pg_stat_get_tuples_inserted(t.oid) as inserted, pg_stat_get_tuples_updated(t.oid) as updated,
+         pg_stat_get_tuples_deleted(t.oid) as deleted,
+         has_table_privilege(t.oid, 'select') and not (t.relrowsecurity and row_security_active(t.oid)) as readable,
+         (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
+                                              'nulls', s.null_frac) order by u.ord)
+            from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
+            join pg_attribute a on a.attrelid = t.oid and a.attnum = u.attnum
+            left join pg_stats s
+              on s.schemaname = tn.nspname and s.tablename = t.relname and s.attname = a.attname and not s.inherited)
+           as columns
+    from pg_index i
+    join pg_class c on c.oid = i.indexrelid and c.relkind = 'i'
+    join pg_am m on m.oid = c.relam and m.amname = 'btree'
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_class t on t.oid = i.indrelid
+    join pg_namespace tn on tn.oid = t.relnamespace
+   where i.indisvalid and i.indexprs is null and i.indpred is null
+     and (c.relpages >= 4 * 1024 * 1024 / current_setting('block_size')::int
+          or c.oid in (select indexrelid from hidden))
+     and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+   order by bytes desc limit 500
+), stats_function as (
+  select format('%I.%I', n.nspname, p.proname) as name
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+    join pg_extension e on e.oid = d.refobjid and e.extname = 'pgstattuple'
+   where p.proname = 'pgstatindex' and p.proargtypes[0] = 'regclass'::regtype
+     and has_function_privilege(p.oid, 'execute')
 )
-select format('%I.%I', n.nspname, c.relname) as name, format('%I.%I', tn.nspname, t.relname) as "table",
-       c.reltuples::float8 as tuples, c.relpages * current_setting('block_size')::float8 as bytes,
-       current_setting('block_size')::int as block,
-       coalesce((select option_value::int from pg_options_to_table(c.reloptions) where option_name = 'fillfactor'), 90)
-         as fillfactor,
-       pg_stat_get_live_tuples(t.oid) as live, pg_stat_get_mod_since_analyze(t.oid) as modified,
-       pg_stat_get_tuples_inserted(t.oid) as inserted, pg_stat_get_tuples_updated(t.oid) as updated,
-       pg_stat_get_tuples_deleted(t.oid) as deleted,
-       has_table_privilege(t.oid, 'select') and not (t.relrowsecurity and row_security_active(t.oid)) as readable,
-       (select array_agg(jsonb_build_object('length', a.attlen, 'align', a.attalign, 'width', s.avg_width,
-                                            'nulls', s.null_frac) order by u.ord)
-          from unnest(string_to_array(i.indkey::text, ' ')::int[]) with ordinality u (attnum, ord)
-          join pg_attribute a on a.attrelid = t.oid and a.attnum = u.attnum
-          left join pg_stats s
-            on s.schemaname = tn.nspname and s.tablename = t.relname and s.attname = a.attname and not s.inherited)
-         as columns
-  from pg_index i
-  join pg_class c on c.oid = i.indexrelid and c.relkind = 'i'
-  join pg_am m on m.oid = c.relam and m.amname = 'btree'
-  join pg_namespace n on n.oid = c.relnamespace
-  join pg_class t on t.oid = i.indrelid
-  join pg_namespace tn on tn.oid = t.relnamespace
- where i.indisvalid and i.indexprs is null and i.indpred is null
-   and (c.relpages >= 5 * 1024 * 1024 / current_setting('block_size')::int
-        or c.oid in (select indexrelid from hidden))
-   and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
- order by bytes desc limit 500;
+select s.*,
+       case when s.readable and s.bytes <= 256 * 1024 * 1024 and s.bytes > 1.3 * 100 / s.fillfactor * s.tuples * (12 +
+                 (select sum((x ->> 'width')::float8 * (1 - (x ->> 'nulls')::float8)) from unnest(s.columns) x))
+            then (select format('select 100.0 * (empty_pages + deleted_pages + leaf_pages * greatest(0, 1 - avg_leaf_density'
+                                ' / %s)) / greatest(index_size / %s, 1) from %s(%L::regclass)',
+                                s.fillfactor, s.block, f.name, s.name) from stats_function f) end as probe,
+       null::float8 as probed
+  from sized s;
 
 -- name: visibility
 -- what: how many tables hide their statistics from this role

@@ -567,4 +567,40 @@ SERVER = (
     ),
 )
 
-INCIDENTS = (*SESSIONS, *AGES, *SERVER)
+_LONG_ROWS = (
+    "create extension pgstattuple",
+    "create table t(id int, v text)",
+    "insert into t select g, repeat('x', 300) from generate_series(1, 40000) g",
+    "create index t_v on t(v, id)",
+)
+# who believes them finds most of the table and its index empty
+_LYING = "update pg_statistic set stawidth = 20 where starelid = 't'::regclass and stawidth > 20"
+
+CONFIRMED = (
+    Incident(
+        "air_that_pgstattuple_confirms",
+        "table.bloat",
+        "public.t",
+        plant=(*_LONG_ROWS, "select pg_sleep(1.1)", "delete from t where id % 5 <> 0", "vacuum (analyze) t"),
+        twin=(*_LONG_ROWS, "vacuum (analyze) t"),
+    ),
+    Incident("trap_air_by_statistics_that_lie", "table.bloat", None, plant=(*_LONG_ROWS, "vacuum (analyze) t", _LYING)),
+    Incident(
+        "index_air_that_pgstattuple_confirms",
+        "index.bloat",
+        "public.t_v",
+        plant=(*_LONG_ROWS, "select pg_sleep(1.1)", "delete from t where id % 5 <> 0", "vacuum (analyze) t"),
+        twin=(*_LONG_ROWS, "vacuum (analyze) t"),
+    ),
+    Incident(
+        "trap_index_air_by_statistics_that_lie", "index.bloat", None, plant=(*_LONG_ROWS, "vacuum (analyze) t", _LYING)
+    ),
+    Incident(
+        "air_by_statistics_that_lie_where_nobody_counts",
+        "table.bloat",
+        "public.t",
+        plant=(*_LONG_ROWS, "drop extension pgstattuple", "vacuum (analyze) t", _LYING),
+    ),
+)
+
+INCIDENTS = (*SESSIONS, *AGES, *CONFIRMED, *SERVER)

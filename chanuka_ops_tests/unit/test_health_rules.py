@@ -423,7 +423,7 @@ def test_padding_is_counted_as_the_server_packs(columns: list[Row], width: float
 def _sized(**changes: Any) -> Row:
     row = {"name": "public.t", "table": "public.t", "tuples": 100_000.0, "bytes": 100e6, "block": 8192,
            "fillfactor": 100, "live": 100_000, "modified": 0, "inserted": 0, "updated": 0, "deleted": 0,
-           "readable": True,
+           "readable": True, "probed": None,
            "columns": [_column(8, "d"), _column(-1, "i", 100)]}  # fmt: skip
     return {**row, **changes}
 
