@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from itertools import groupby
 
@@ -48,10 +50,24 @@ def _entry(check: Check) -> str:
         *([f"needs {', '.join(str(need) for need in check.needs)}"] if check.needs else []),
         *([f"since PostgreSQL {check.min_version}"] if check.min_version > OLDEST_MAJOR else []),
     ]
+    reason = _reason(check)
+    limits = f"**From where on.** {reason}\n\n" if reason else ""
     return (
         f"### {check.id}\n\n*{check.title}* · {' · '.join(facts)}\n\n"
-        f"**Why.** {check.why}\n\n**What to do.** {check.remedy} ([docs]({check.link}))\n"
+        f"**Why.** {check.why}\n\n{limits}**What to do.** {check.remedy} ([docs]({check.link}))\n"
     )
+
+
+def _reason(check: Check) -> str:
+    """Return the comment above the constants that are a check's limits: their reason stands there, and only there."""
+    source = inspect.getsource(sys.modules[check.rule.__module__])
+    declared = re.search(rf'"{re.escape(check.id)}",.*?\n    \)', source, flags=re.DOTALL)
+    named = re.search(r"limits=(?:Limits\(([^)]*)\)|(_\w+))", declared[0]) if declared else None
+    if named is not None and named[2]:
+        named = re.search(rf"^{named[2]} = Limits\(([^)]*)\)", source, flags=re.MULTILINE)
+    first = named[1].split(",")[0].strip() if named else ""
+    above = re.search(rf"((?:^# .*\n)+)(?:^[A-Z_]+ = .*\n)*?^{first} = ", source, flags=re.MULTILINE) if first else None
+    return " ".join(line.removeprefix("# ") for line in above[1].splitlines()) if above else ""
 
 
 def _limits(check: Check) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from chanuka_ops.config import MonitoringSettings
 from chanuka_ops.health import handbook, registry
-from chanuka_ops.health.model import Case, CheckResult, Facts, Need
+from chanuka_ops.health.model import Case, CheckResult, Facts, Limits, Need
 from chanuka_ops.health.rules.partitions import partitions_ahead
 from chanuka_ops.health.service import limits_of, result_of
 
@@ -44,6 +44,11 @@ def test_the_handbook_is_that_of_the_registry() -> None:
 
 def test_the_handbook_lists_seventy_checks_and_more() -> None:
     assert len(re.findall(r"^### [a-z_]+\.[a-z_0-9]+$", handbook.handbook(), flags=re.MULTILINE)) >= 70
+
+
+def test_each_limit_has_its_reason_in_the_handbook() -> None:
+    limited = [check for check in registry.CHECKS if check.limits != Limits()]
+    assert handbook.handbook().count("**From where on.**") == len(limited)
 
 
 @pytest.mark.parametrize("check", registry.CHECKS, ids=lambda check: check.id)

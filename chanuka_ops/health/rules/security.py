@@ -8,6 +8,7 @@ from chanuka_ops.health.model import Case, Check, Finding, Limits, Need, Rows, S
 
 # Two weeks: one holiday's notice.
 EXPIRY_DAYS = 14.0
+# Beside the one that the cluster was made with: the first more is the one to ask about.
 MORE_SUPERUSERS = 1
 
 

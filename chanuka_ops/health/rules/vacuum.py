@@ -17,6 +17,7 @@ _OWN_TRIGGER = ("autovacuum_vacuum_threshold", "autovacuum_vacuum_scale_factor",
 OVERDUE_SHARE = 2.0
 # A worker takes one table after another: five for each is a queue that grows faster than it is served.
 QUEUE_PER_WORKER = 5.0
+# A table whose updates mostly can't be HOT shows single digits; one with a mixed load, half and more.
 LOW_HOT_PERCENT = 10.0
 LOW_HOT_FLOOR_UPDATES = 10_000
 
