@@ -44,6 +44,7 @@ class Plot:
     """One small plot. `lines` are SVG polylines' points; `words` say the same to whoever can't see it."""
 
     title: str
+    check: str
     object: str | None
     tone: str
     status: str
@@ -117,6 +118,7 @@ def plot(series: Series, span: Span) -> Plot:
     last = points[-1]
     return Plot(
         title=series.title,
+        check=series.check,
         object=series.object,
         tone=rules.tone(last.status),
         status=last.status,
