@@ -170,6 +170,29 @@ def test_a_role_that_only_monitors_is_blind_and_says_so(manager: ConnectionManag
     assert statuses["self.check_errors"] == "ok"
 
 
+def test_a_role_that_only_monitors_breaks_no_check(manager: ConnectionManager) -> None:
+    _execute(
+        manager,
+        "create extension pgstattuple",
+        "create table air(id int primary key, v text, big oid)",
+        "insert into air select g, repeat('x', 300) from generate_series(1, 20000) g",
+        "delete from air where id % 5 <> 0",
+        "vacuum (analyze) air",
+        "create table m(id bigint primary key) partition by range (id)",
+        "create table m1 partition of m for values from (0) to (1000)",
+        "insert into m values (990)",
+        "select lo_from_bytea(0, 'x')",
+        "create publication p for all tables",
+    )
+    with _role(manager, "grant pg_monitor to {role}") as blind:
+        report = service.check(blind, DEFAULTS)
+    assert [found.summary for found in report.findings if found.check == "self.check_errors"] == []
+    unknown = {result.check: result.reason for result in report.checks if result.status == "unknown"}
+    assert all(reason and ("grant" in reason or "role" in reason) for reason in unknown.values()), unknown
+    assert "storage.orphan_large_objects" in unknown
+    _execute(manager, "select lo_unlink(oid) from pg_largeobject_metadata")
+
+
 def test_a_role_without_any_grant_sees_no_sessions(manager: ConnectionManager) -> None:
     with _role(manager, "select 1") as blind:
         report = service.check(blind, DEFAULTS)
