@@ -117,7 +117,9 @@ def _write_reports(settings: Settings, path: Path, cycle: Cycle, steps: Steps, v
     if cycle.health is None:
         return None
     page = health_page.default_path(settings)
-    health_page.write(settings, [Seen(cycle.health, datetime.now(UTC), looking.limits(settings))], page)
+    health_page.write(
+        settings, [Seen(cycle.health, datetime.now(UTC), looking.limits(settings, cycle.health.database))], page
+    )
     return page
 
 

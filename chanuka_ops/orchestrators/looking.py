@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 
 from chanuka_ops import errors
@@ -22,7 +22,7 @@ def look(settings: Settings, name: str, only: Collection[str] | None = None) -> 
     """Check one database. Errors: as `DatabaseOrchestrator.open` and `.health`."""
     with DatabaseOrchestrator.open(settings, name) as orchestrator:
         report = orchestrator.health(only)
-    return Seen(report, datetime.now(UTC), limits(settings))
+    return Seen(report, datetime.now(UTC), limits(settings, name))
 
 
 def look_at_all(
@@ -45,16 +45,10 @@ def look_at_all(
     return found
 
 
-def limits(settings: Settings) -> Mapping[str, Limits]:
-    """Return the limits in force, by check."""
-    monitoring = settings.operations.monitoring
+def limits(settings: Settings, name: str) -> Mapping[str, Limits]:
+    """Return the limits in force for a database, by check."""
+    monitoring = settings.operations.monitoring.of(name)
     return {check.id: health_service.limits_of(check, monitoring) for check in registry.CHECKS}
-
-
-def titles(checks: Iterable[str]) -> dict[str, str]:
-    """Return each check's title; of one that the registry doesn't know, its id."""
-    known = {check.id: check.title for check in registry.CHECKS}
-    return {check: known.get(check, check) for check in checks}
 
 
 def _surely(settings: Settings, name: str, only: Collection[str] | None) -> Seen:
@@ -67,7 +61,7 @@ def _surely(settings: Settings, name: str, only: Collection[str] | None) -> Seen
         reason = redact(f"{type(error).__name__}: {error}")
         log.warning("database %s can't be looked at: %s", name, reason,
                     extra={"event": "health.unopened", "database": name})  # fmt: skip
-        return Seen(_unopened(name, reason, watch.seconds), datetime.now(UTC), limits(settings))
+        return Seen(_unopened(name, reason, watch.seconds), datetime.now(UTC), limits(settings, name))
 
 
 def _unopened(name: str, reason: str, seconds: float) -> HealthReport:
@@ -76,8 +70,3 @@ def _unopened(name: str, reason: str, seconds: float) -> HealthReport:
     finding = Finding(REACHABLE, Status.UNKNOWN, None, None, "", None, reason, remedy)
     result = CheckResult(REACHABLE, Status.UNKNOWN, seconds, (finding,), reason)
     return HealthReport(name, Status.UNKNOWN, None, seconds, (finding,), (result,))
-
-
-def by_database(seen: Sequence[Seen]) -> dict[str, Seen]:
-    """Return the looks by their database's name."""
-    return {one.database: one for one in seen}
