@@ -209,10 +209,10 @@ def main() -> None:
         rows += catalogue(server, 1000 // tenth, 5, 0.5, profile=profile)
         rows += catalogue(server, 20000 // tenth, 2, 3.0, profile=profile)
         rows.append(fleet(server, 200 // tenth, 60.0))
-    table = Table("what", "seconds", "at most", "", title="health checks")
-    for row in rows:
-        table.add_row(row.what, f"{row.seconds:.3f}", "" if row.most_s is None else f"{row.most_s:g}", row.verdict)
-    console.print(table)
+        table = Table("what", "seconds", "at most", "", title="health checks")
+        for row in rows:
+            table.add_row(row.what, f"{row.seconds:.3f}", "" if row.most_s is None else f"{row.most_s:g}", row.verdict)
+        console.print(table)  # before the server stops, which takes a while with so many databases
 
 
 if __name__ == "__main__":
