@@ -57,11 +57,15 @@ class RouteSettings(Section):
     severities: frozenset[Literal["info", "warning", "critical"]] = frozenset({"info", "warning", "critical"})
     events: tuple[str, ...] = ("*",)
     databases: tuple[str, ...] = ("*",)
+    checks: tuple[str, ...] = ("*",)
     tags: dict[str, str] = Field({})
 
 
 class NotifySettings(Section):
-    """Who is told what: routes by name. `events` and `databases` of a route are shell-style patterns."""
+    """Who is told what: routes by name. `events`, `databases` and `checks` of a route are shell-style patterns.
+
+    `checks` are the ids of health checks; they say nothing of a message that is about none.
+    """
 
     routes: dict[str, RouteSettings] = Field({})
     timeout_s: Seconds = Field(10.0, alias="timeout")

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import Field, field_validator
 
+from chanuka_ops.config.alerts import AlertSettings
 from chanuka_ops.config.databases import Seconds, Section
 
 _T = TypeVar("_T")
@@ -60,6 +61,7 @@ class MonitoringSettings(DatabaseMonitoring):
 
     databases: dict[str, DatabaseMonitoring] = Field({})
     budget_s: Seconds = Field(30.0, alias="budget")
+    alerts: AlertSettings = AlertSettings()
 
     def of(self, database: str) -> MonitoringSettings:
         """Return what holds for one database."""

@@ -40,7 +40,7 @@ def look_at_all(
         raise errors.RefusedError("features.health_monitoring is false: health checks are switched off")
     found = []
     for name in known_names(settings):
-        found.append(_surely(settings, name, only))
+        found.append(surely(settings, name, only))
         told(found[-1])
     return found
 
@@ -51,7 +51,8 @@ def limits(settings: Settings, name: str) -> Mapping[str, Limits]:
     return {check.id: health_service.limits_of(check, monitoring) for check in registry.CHECKS}
 
 
-def _surely(settings: Settings, name: str, only: Collection[str] | None) -> Seen:
+def surely(settings: Settings, name: str, only: Collection[str] | None = None) -> Seen:
+    """Check one database; where that can't even be begun, it is unknown, and says why."""
     watch = Stopwatch()
     try:
         return look(settings, name, only)
