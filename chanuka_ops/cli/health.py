@@ -20,6 +20,10 @@ from chanuka_ops.orchestrators import looking
 @click.group(
     cls=LazyGroup,
     elsewhere={
+        **{
+            name: f"chanuka_ops.cli.health_alerts:{name}"
+            for name in ("alerts", "evaluate", "silence", "silences", "unsilence")
+        },
         "report": "chanuka_ops.cli.health_report:report",
         "serve": "chanuka_ops.cli.health_serve:serve",
     },
