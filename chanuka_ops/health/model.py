@@ -9,74 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
+from chanuka_ops.health.words import CURES, Need, Scope, Status, worst
+
+__all__ = [
+    "CURES",
+    "Case",
+    "Check",
+    "CheckResult",
+    "Facts",
+    "Finding",
+    "HealthReport",
+    "Limits",
+    "Need",
+    "Rates",
+    "Row",
+    "Rows",
+    "Rule",
+    "Scope",
+    "Status",
+    "Window",
+    "worst",
+]
+
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
-
-
-class Status(StrEnum):
-    """The monitoring world's own words, with an order: the worst of several is `worst(…)`."""
-
-    OK = "ok"
-    INFO = "info"
-    WARNING = "warning"
-    UNKNOWN = "unknown"
-    CRITICAL = "critical"
-
-    @property
-    def rank(self) -> int:
-        """Position from best to worst. Unknown stands above warning: what was not seen may be worse than a warning."""
-        return _ORDER.index(self)
-
-
-_ORDER = (Status.OK, Status.INFO, Status.WARNING, Status.UNKNOWN, Status.CRITICAL)
-
-
-def worst(statuses: Iterable[Status]) -> Status:
-    """Return the worst of the statuses; ok where there is none.
-
-    >>> worst([Status.WARNING, Status.UNKNOWN, Status.OK])
-    <Status.UNKNOWN: 'unknown'>
-    """
-    return max(statuses, key=lambda status: status.rank, default=Status.OK)
-
-
-class Scope(StrEnum):
-    """What a finding is about: this database's contents, its sessions just now, or the whole server."""
-
-    DATABASE = "database"
-    SESSION = "session"
-    CLUSTER = "cluster"
-
-
-class Need(StrEnum):
-    """What a check can't look without. The value is what `health list` prints."""
-
-    SESSIONS = "pg_read_all_stats"
-    WAL_FILES = "pg_ls_waldir()"
-    CONFIG_FILES = "pg_file_settings"
-    PASSWORDS = "pg_authid"
-    TABLES = "SELECT on the tables"  # judged table by table, by the rule
-    SEQUENCES = "SELECT on the sequences"  # likewise
-
-
-CURES: Mapping[Need, str] = {
-    Need.SESSIONS: "grant pg_monitor to the role (it includes pg_read_all_stats)",
-    Need.WAL_FILES: "grant pg_monitor to the role (it may then list the WAL directory)",
-    Need.CONFIG_FILES: (
-        "as a superuser: grant select on pg_file_settings, pg_hba_file_rules to the role, and execute on functions"
-        " pg_show_all_file_settings(), pg_hba_file_rules(); or list the check under operations.monitoring.disabled"
-    ),
-    Need.PASSWORDS: (
-        "grant pg_read_all_data to the role (it may then read pg_authid), or list the check under"
-        " operations.monitoring.disabled"
-    ),
-    Need.TABLES: "grant pg_read_all_data to the role, or SELECT on the tables",
-    Need.SEQUENCES: "grant pg_read_all_data to the role, or SELECT on the sequences",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +186,10 @@ Rule = Callable[[Rows, Case], Iterable[Finding]]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How old a sample must be, and may be, to be a baseline."""
+    """How old a sample must be, and may be, to be a baseline; one look a day, even a late one, has one."""
 
-    least_s: float = 5.0
-    most_s: float = 24 * 3600.0
+    least_s: float = 1.0
+    most_s: float = 36 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +214,8 @@ class Check:
 
     With `probes`, each row brings its own statement in `probe`, whose single value is put back as `probed`.
     A check without a query is judged from what the run itself saw. One that is `handed` in is judged elsewhere, from
-    what no query of this database tells: its results come with the call, or it isn't reported.
+    what no query of this database tells: its rows come with the call, or it isn't reported. One that `learns` finds in
+    `usual` what each of its rows usually takes; one that `looks_at_disks` finds what the server's directory is on.
     """
 
     id: str
@@ -273,6 +233,8 @@ class Check:
     min_version: int = 14
     probes: bool = False
     rates: Rates | None = None
+    learns: bool = False
+    looks_at_disks: bool = False
     handed: bool = False
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from chanuka_ops.errors import ConfigurationError
 from chanuka_ops.health.model import Check
 from chanuka_ops.health.rules import (
+    backups,
     bloat,
     indexes,
     keys,
@@ -16,6 +17,7 @@ from chanuka_ops.health.rules import (
     own,
     partitions,
     planner,
+    rates,
     replication,
     sanity,
     schema,
@@ -23,6 +25,8 @@ from chanuka_ops.health.rules import (
     server,
     sessions,
     settings,
+    statements,
+    storage,
     transactions,
     vacuum,
     wal,
@@ -45,6 +49,10 @@ CHECKS: tuple[Check, ...] = (
     *largeobjects.CHECKS,
     *replication.CHECKS,
     *wal.CHECKS,
+    *rates.CHECKS,
+    *statements.CHECKS,
+    *storage.CHECKS,
+    *backups.CHECKS,
     *security.CHECKS,
     *own.CHECKS,
 )

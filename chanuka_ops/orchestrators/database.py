@@ -22,6 +22,7 @@ from chanuka_ops.config import DatabaseSettings, Settings
 from chanuka_ops.db.asking import Probe
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.health import service as health_service
+from chanuka_ops.health.keeping import BY_HAND
 from chanuka_ops.health.model import HealthReport
 from chanuka_ops.migrator import drift
 from chanuka_ops.migrator import rules as migration_rules
@@ -34,6 +35,7 @@ from chanuka_ops.optimisation.model import Applied
 from chanuka_ops.optimisation.model import Plan as OptimisationPlan
 from chanuka_ops.optimisation.service import Optimiser
 from chanuka_ops.orchestrators.backups import BackupOperations, Taken
+from chanuka_ops.orchestrators.health import Handing
 from chanuka_ops.postgres import binaries
 from chanuka_ops.postgres.server import embedded, embedded_major
 
@@ -149,15 +151,20 @@ class DatabaseOrchestrator:
         """Take down a person's word on a revision that was broken off. Errors: `RefusedError`, `LockHeld`."""
         return self.migrator.resolve(resolution)
 
-    def health(self, only: Collection[str] | None = None) -> HealthReport:
+    def health(self, only: Collection[str] | None = None, *, reader: str = BY_HAND) -> HealthReport:
         """Check the database's health; a server that is down is a finding, not an error.
+
+        Counters are compared with the last look of the same `reader`: the daemon's are not disturbed by one by hand.
 
         Errors: `ConfigurationError` for an unknown check; `RefusedError` where health monitoring is switched off.
         """
         if not self.settings.features.health_monitoring:
             raise errors.RefusedError("features.health_monitoring is false: health checks are switched off")
         with context.scope(operation="health"):
-            return health_service.check(self.manager, self.settings.operations.monitoring, only=only)
+            monitoring = self.settings.operations.monitoring
+            handing = Handing(self.settings, self.manager, self.backups, self._drift, reader)
+            handed, keeper = handing.rows(only), handing.keeper()
+            return health_service.check(self.manager, monitoring, only=only, handed=handed, keeper=keeper)
 
     def backup(self) -> Created:
         """Take a backup. Errors: see `BackupService.create`."""

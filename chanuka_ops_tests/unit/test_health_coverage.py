@@ -28,6 +28,24 @@ ELSEWHERE = {
     "replication.sync_missing": "integration/test_health_replication.py",
     "replication.wal_receiver_down": "integration/test_health_replication.py",
     "security.tls_off": "unit/test_health_rules.py",  # needs a second machine
+    **dict.fromkeys(
+        (
+            "lock.deadlocks",
+            "txn.rollback_ratio",
+            "wal.checkpoints_requested",
+            "query.temp_files",
+            "query.seq_scan_heavy",
+        ),
+        "integration/test_health_rates.py",
+    ),
+    "query.slow": "integration/test_health_statements.py",
+    "query.regression": "integration/test_health_statements.py",
+    "storage.growth": "unit/test_health_rates.py",  # an hour
+    "storage.disk_space": "unit/test_health_rates.py",  # a full disk
+    "backup.proven_age": "unit/test_health_handed.py",
+    "backup.drill_failed": "unit/test_health_handed.py",
+    "backup.running_too_long": "unit/test_health_handed.py",
+    "schema.drift": "integration/test_health_handed.py",
     "self.visibility": "integration/test_health_service.py",
     "self.check_errors": "integration/test_health_service.py",
     "self.cost": "unit/test_health_catalogue.py",

@@ -1,4 +1,4 @@
-"""Vacuum: dead rows, tables that it doesn't come to, and updates that make its work."""
+"""Vacuum: dead rows, and tables that it doesn't come to."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ OVERDUE_SHARE = 2.0
 # A worker takes one table after another: five for each is a queue that grows faster than it is served.
 QUEUE_PER_WORKER = 5.0
 # A table whose updates mostly can't be HOT shows single digits; one with a mixed load, half and more.
-LOW_HOT_PERCENT = 10.0
-LOW_HOT_FLOOR_UPDATES = 10_000
 
 _OFF = frozenset({"false", "off", "no", "n", "f", "0", "fal", "fals", "of"})  # what parse_bool() takes for false
 
@@ -110,22 +108,6 @@ def unthrottled(rows: Rows, case: Case) -> Iterator[Finding]:
                 )
 
 
-def low_hot(rows: Rows, case: Case) -> Iterator[Finding]:
-    """Updates that have to touch every index."""
-    for row in rows:
-        if row["updated"] < LOW_HOT_FLOOR_UPDATES:
-            continue
-        percent = 100.0 * row["hot_updated"] / row["updated"]
-        if percent < (LOW_HOT_PERCENT if case.limits.first is None else case.limits.first):
-            yield case.finding(
-                row["name"],
-                f"only {percent:.1f} % of the {row['updated']} updates of {row['name']} spared its indexes",
-                f"look for an index on a column that often changes; or alter table {row['name']} set (fillfactor = 90)",
-                value=percent,
-                status=Status.INFO,
-            )
-
-
 CHECKS = (
     Check(
         "vacuum.dead_tuples",
@@ -181,19 +163,5 @@ CHECKS = (
         " is too slow: that is shared among the workers, so it has an upper bound.",
         link="https://www.postgresql.org/docs/current/runtime-config-vacuum.html#GUC-AUTOVACUUM-VACUUM-COST-DELAY",
         query="tables",
-    ),
-    Check(
-        "table.low_hot",
-        "updates spare the indexes",
-        (Status.INFO,),
-        low_hot,
-        "An update that changes no indexed column and finds room on its page touches no index (HOT). Where hardly any"
-        " does, an index on a busy column or full pages cost on every write.",
-        remedy="Look for an index on a column that often changes (a last_seen_at, a status) and ask whether a query"
-        " needs it. Else leave room: alter table … set (fillfactor = 90) counts for new pages.",
-        link="https://www.postgresql.org/docs/current/storage-hot.html",
-        query="tables",
-        unit="%",
-        limits=Limits(LOW_HOT_PERCENT),
     ),
 )
