@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import dagster as dg
 import pytest
 from sqlalchemy import text
 
+from chanuka_ops import config
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.defs import sensors as sensors_module
@@ -55,7 +57,7 @@ def test_events_come_on_a_change_and_the_incident_is_to_be_told(
     assert (sequence.passed, sequence.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "public.t_id_seq" in str(sequence.metadata["findings"].value)
     assert sequence.asset_key == health_key("main")
-    monkeypatch.setattr(sensors_module, "HEARTBEAT", sensors_module.timedelta(0))
+    monkeypatch.setattr(sensors_module, "HEARTBEAT", timedelta(0))
     assert set(subjects()) >= verdicts(tick(changed.cursor)).keys() >= {"sequence", "index", "lock", "server"}
 
 
@@ -77,7 +79,7 @@ def test_a_database_that_is_down_is_an_incident_and_no_pass(
     found = verdicts(tick())
     assert (found["server"].passed, found["server"].severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert not found["index"].passed  # an unknown is no pass
-    settings = sensors_module.config.load()
+    settings = config.load()
     assert [alert.key.check for alert in AlertKeeper(settings.state_dir).alerts() if alert.told] == ["server.reachable"]
 
 
