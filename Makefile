@@ -51,6 +51,7 @@ test-all: $(STAMP) ## both
 bench: $(STAMP) ## what a backup and a connection cost over PostgreSQL's own tools and SQLAlchemy's own
 	$(BIN)/python benchmarks/connections.py
 	$(BIN)/python benchmarks/backup.py
+	$(BIN)/python benchmarks/health.py
 
 check: $(STAMP) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

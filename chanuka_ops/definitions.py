@@ -7,7 +7,7 @@ from chanuka_ops.defs.assets import checks, specs
 from chanuka_ops.defs.jobs import jobs
 from chanuka_ops.defs.resources import DatabaseResource
 from chanuka_ops.defs.schedules import schedules
-from chanuka_ops.defs.sensors import SENSORS
+from chanuka_ops.defs.sensors import sensors
 
 
 @dg.definitions
@@ -19,7 +19,7 @@ def defs() -> dg.Definitions:
         asset_checks=checks(settings),
         jobs=jobs(settings),
         schedules=schedules(settings),
-        sensors=SENSORS,
+        sensors=sensors(settings),
         resources={"db": DatabaseResource(database="main")},
         executor=dg.in_process_executor,
     )

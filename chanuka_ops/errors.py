@@ -38,6 +38,7 @@
     ├── ServerError ......................... 1  an embedded or scratch server didn't start or stop
     ├── MigrationFailed ..................... 1
     │   └── MigrationAborted                     it did more harm than was allowed, so it was cancelled
+    ├── KeepingError ........................ 1  a file of the state directory can't be read or written
     ├── StoreError .......................... 1  a backup store can't be read or written
     ├── BackupDamaged ....................... 1  a backup doesn't hold what its manifest says
     ├── DecryptionFailed .................... 1  no secret key fits, or what is encrypted isn't whole
@@ -227,6 +228,10 @@ class MigrationFailed(ChanukaError):
 
 class MigrationAborted(MigrationFailed):
     """A migration's statement was cancelled: it ran far longer than predicted, or blocked too many sessions."""
+
+
+class KeepingError(ChanukaError):
+    """A file of the state directory can't be read or written."""
 
 
 class StoreError(ChanukaError):

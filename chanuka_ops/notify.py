@@ -53,7 +53,8 @@ _DATABASE: Final = "{database}"
 class Notice:
     """What happened: a stable word (`backup.failed`), how bad it is, to which database, in words, in figures.
 
-    `database` is None where it concerns none in particular, and so all of them.
+    `database` is None where it concerns none in particular, and so all of them. `checks` are the ids of the health
+    checks that it is about, if it is about any.
     """
 
     event: str
@@ -62,6 +63,7 @@ class Notice:
     title: str
     body: str
     facts: Mapping[str, object] = field(default_factory=dict)
+    checks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ def routes_for(notice: Notice, settings: NotifySettings, tags: Mapping[str, str]
 
 def _wants(route: RouteSettings, notice: Notice, tags: Mapping[str, str]) -> bool:
     if notice.severity not in route.severities or not _like(notice.event, route.events):
+        return False
+    if notice.checks and not any(_like(check, route.checks) for check in notice.checks):
         return False
     if notice.database is None:
         return True

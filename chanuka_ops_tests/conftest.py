@@ -7,6 +7,8 @@ pytest_plugins = [
     "chanuka_ops_tests.plugins.nodes",
     "chanuka_ops_tests.plugins.pooler",
     "chanuka_ops_tests.plugins.postgres",
+    "chanuka_ops_tests.plugins.planting",  # after postgres, which it imports
+    "chanuka_ops_tests.plugins.majors",
     "chanuka_ops_tests.plugins.processes",
     "chanuka_ops_tests.plugins.proxy",
     "chanuka_ops_tests.plugins.replicas",

@@ -8,6 +8,8 @@ import click
 
 from chanuka_ops.cli.face import Face, common
 from chanuka_ops.cli.showing import styled
+from chanuka_ops.health import registry
+from chanuka_ops.health.model import HealthReport, Status
 from chanuka_ops.orchestrators import demo as orchestrator
 from chanuka_ops.orchestrators.steps import Step
 
@@ -37,6 +39,7 @@ def demo(face: Face, *, scale: int) -> None:
             if finding.status != "ok"
         ]
         face.table("Health", ("status", "check", "object", "summary"), rows)
+        _explain_first(face, done.cycle.health)
         face.say("")
     face.table(
         "Proof",
@@ -52,5 +55,20 @@ def demo(face: Face, *, scale: int) -> None:
             )
         ],
     )
+    face.say("")
+    for name, path in (("Report", done.report), ("Health", done.health_report)):
+        if path is not None:
+            face.say(f"{name}: {_from_here(path)}")
+
+
+def _explain_first(face: Face, report: HealthReport) -> None:
+    """Say of the worst finding what every finding says: why it matters, and what a person can do."""
+    found = next((finding for finding in report.findings if finding.status.rank > Status.OK.rank), None)
+    if found is not None:
+        why = next((check.why for check in registry.CHECKS if check.id == found.check), found.summary)
+        face.say(f"\n{found.check}: {why}\nwhat to do: {found.remedy}")
+
+
+def _from_here(path: Path) -> Path:
     here = Path.cwd()
-    face.say(f"\nReport: {done.report.relative_to(here) if done.report.is_relative_to(here) else done.report}")
+    return path.relative_to(here) if path.is_relative_to(here) else path

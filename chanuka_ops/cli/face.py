@@ -32,6 +32,7 @@ class Face:
     """The command line's state: where output goes, and which database is meant."""
 
     as_json: bool = False
+    as_nagios: bool = False  # then an error is told as a plugin tells it: a line, and unknown
     database: str = "main"
 
     @functools.cached_property

@@ -18,6 +18,7 @@ import click
 from chanuka_ops import context, errors, interrupts, logs
 from chanuka_ops.cli.face import Face, common
 from chanuka_ops.cli.lazy import LazyGroup
+from chanuka_ops.health.exporting import nagios
 
 _GROUPS = ("backup", "db", "demo", "health", "migrate", "optimise", "up")
 
@@ -41,7 +42,8 @@ def cli(_: Face, *, verbose: bool, log_json: bool) -> None:
 
 def run(args: list[str]) -> int:
     """Run one command line and return its exit code."""
-    face = Face(as_json="--json" in args)  # known before the line is parsed: a wrong option is an error to be told too
+    # known before the line is parsed: a wrong option is an error to be told too
+    face = Face(as_json="--json" in args, as_nagios="--nagios" in args)
     try:
         code = cli.main(args, prog_name="chanuka-ops", standalone_mode=False, obj=face)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -73,6 +75,10 @@ def _failed(face: Face, message: str, kind: str, code: int) -> int:
     if face.as_json:
         face.answer({"error": {"kind": kind, "message": message, "exit_code": code}})
     face.terminal.failed(kind, message)
+    if face.as_nagios:
+        answer = nagios.failed(f"{kind}: {message}")
+        click.echo(answer.line)
+        return answer.code
     return code
 
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from chanuka_ops.config.model import (
         ENVIRONMENTS,
         FeatureSettings,
-        MonitoringSettings,
         NotifySettings,
         OperationSettings,
         OptimisationSettings,
@@ -43,14 +42,15 @@ if TYPE_CHECKING:
         RouteSettings,
         RunSettings,
         Settings,
-        Threshold,
     )
+    from chanuka_ops.config.monitoring import DatabaseMonitoring, MonitoringSettings, ObjectThreshold, Threshold
 
 __all__ = [
     "DRIVER",
     "ENVIRONMENTS",
     "BackupSettings",
     "BreakerSettings",
+    "DatabaseMonitoring",
     "DatabaseSettings",
     "DrillSettings",
     "FeatureSettings",
@@ -60,6 +60,7 @@ __all__ = [
     "MigrationSettings",
     "MonitoringSettings",
     "NotifySettings",
+    "ObjectThreshold",
     "OperationSettings",
     "OptimisationSettings",
     "PoolSettings",
@@ -90,6 +91,7 @@ _HOMES = {
     ),
     "load": "layers",
     "MigrationSettings": "migration",
+    **dict.fromkeys(("DatabaseMonitoring", "MonitoringSettings", "ObjectThreshold", "Threshold"), "monitoring"),
 }  # fmt: skip
 
 

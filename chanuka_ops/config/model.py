@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from chanuka_ops.config.backup import BackupSettings, StoreSettings
 from chanuka_ops.config.databases import DatabaseSettings, Seconds, SecretSource, Section
 from chanuka_ops.config.migration import MigrationSettings
+from chanuka_ops.config.monitoring import MonitoringSettings
 from chanuka_ops.errors import ConfigurationError
 
 Environment = Literal["development", "staging", "production"]
@@ -36,27 +36,6 @@ class PostgresSettings(Section):
     bin_dir: Path | None = None
 
 
-class Threshold(Section):
-    """Limits of one check, in that check's unit; None leaves the check's own."""
-
-    warning: float | None = None
-    critical: float | None = None
-
-
-class MonitoringSettings(Section):
-    """What health checks look at and where they draw the line."""
-
-    thresholds: dict[str, Threshold] = Field({})
-    disabled: frozenset[str] = frozenset()
-
-    @field_validator("thresholds", mode="before")
-    @classmethod
-    def _bare_number_is_the_first_limit(cls, value: object) -> object:
-        if isinstance(value, Mapping):
-            return {key: {"warning": v} if isinstance(v, int | float | str) else v for key, v in value.items()}
-        return value
-
-
 class OptimisationSettings(Section):
     """What the optimiser may do."""
 
@@ -78,11 +57,15 @@ class RouteSettings(Section):
     severities: frozenset[Literal["info", "warning", "critical"]] = frozenset({"info", "warning", "critical"})
     events: tuple[str, ...] = ("*",)
     databases: tuple[str, ...] = ("*",)
+    checks: tuple[str, ...] = ("*",)
     tags: dict[str, str] = Field({})
 
 
 class NotifySettings(Section):
-    """Who is told what: routes by name. `events` and `databases` of a route are shell-style patterns."""
+    """Who is told what: routes by name. `events`, `databases` and `checks` of a route are shell-style patterns.
+
+    `checks` are the ids of health checks; they say nothing of a message that is about none.
+    """
 
     routes: dict[str, RouteSettings] = Field({})
     timeout_s: Seconds = Field(10.0, alias="timeout")

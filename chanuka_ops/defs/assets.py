@@ -4,7 +4,7 @@ Freshness is per asset in Dagster, so there is one for each database. An op repo
 asset itself isn't executed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -15,7 +15,9 @@ from chanuka_ops.backup.answers import Catalogue
 from chanuka_ops.backup.model import Tier
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.backup.storing import stores
+from chanuka_ops.defs import verdicts
 from chanuka_ops.defs.resources import readable
+from chanuka_ops.defs.verdicts import health_key
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator, known_names
 from chanuka_ops.orchestrators.migration import MigrationOrchestrator
 
@@ -28,11 +30,6 @@ REHEARSED = "rehearsed"
 def backups_key(database: str) -> dg.AssetKey:
     """Return the key of a database's backups."""
     return dg.AssetKey(["backups", database])
-
-
-def health_key(database: str) -> dg.AssetKey:
-    """Return the key of a database's health."""
-    return dg.AssetKey(["health", database])
 
 
 def schema_key(database: str) -> dg.AssetKey:
@@ -55,6 +52,7 @@ def checks(settings: config.Settings) -> Sequence[dg.AssetChecksDefinition]:
     """Declare the checks; each can also be run by itself."""
     names = known_names(settings)
     return [
+        *(map(_healthy, names) if settings.features.health_monitoring else ()),
         *map(_newest_backup_is_proven, names),
         *map(_newest_backup_is_in_every_store, names),
         *map(_rehearsed, names),
@@ -63,6 +61,30 @@ def checks(settings: config.Settings) -> Sequence[dg.AssetChecksDefinition]:
 
 def _spec(key: dg.AssetKey, description: str) -> dg.AssetSpec:
     return dg.AssetSpec(key, description=description, group_name=GROUP, kinds={"postgres"})
+
+
+def _healthy(name: str) -> dg.AssetChecksDefinition:
+    """One look gives all subjects' verdicts; of a subset the others' are left out."""
+    specs_ = [
+        dg.AssetCheckSpec(subject, asset=health_key(name), description=f"The checks of subject {subject}.")
+        for subject in verdicts.subjects()
+    ]
+
+    @dg.multi_asset_check(specs=specs_, name=f"health_of_{name.replace('-', '_')}", can_subset=True)
+    def look(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        wanted = frozenset(key.name for key in context.selected_asset_check_keys)
+        with readable(), DatabaseOrchestrator.open(config.load(), name) as opened:
+            report = opened.health()
+        for one in verdicts.evaluations(report, wanted):
+            yield dg.AssetCheckResult(
+                passed=one.passed,
+                asset_key=one.asset_key,
+                check_name=one.check_name,
+                severity=one.severity,
+                metadata=one.metadata,
+            )
+
+    return look
 
 
 def _newest_backup_is_proven(name: str) -> dg.AssetChecksDefinition:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -12,12 +13,15 @@ from chanuka_ops.backup.answers import Freshness
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.defs.assets import PROVEN, backups_key
 from chanuka_ops.defs.schedules import request
+from chanuka_ops.defs.verdicts import evaluations, statuses
 from chanuka_ops.logs import redact
 from chanuka_ops.notify import Notice
-from chanuka_ops.orchestrators import pending
+from chanuka_ops.orchestrators import alerting, pending
 from chanuka_ops.orchestrators.database import EMBEDDED_NAME, known_names
 
 PENDING_BUDGET_S = 35.0  # the daemon gives a sensor a minute
+ALERT_BUDGET_S = 25.0  # and what is found has to be told within it
+HEARTBEAT = timedelta(hours=1)  # an event costs a kilobyte: on a change, and now and then
 
 
 @dg.sensor(name="backup_freshness_sensor", minimum_interval_seconds=300)
@@ -116,4 +120,42 @@ def pending_migration_sensor(context: dg.SensorEvaluationContext) -> dg.SensorRe
     return dg.SensorResult(run_requests=due, cursor=cursor)
 
 
-SENSORS = [backup_freshness_sensor, run_failure_alert_sensor, pending_migration_sensor]
+@dg.sensor(name="health_alert_sensor", minimum_interval_seconds=60)
+def health_alert_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Look at every database, tell what is new by the routes of operations.notify, and note what has changed.
+
+    Who wasn't looked at within the time is looked at first by the next tick.
+
+    Errors: `ChanukaError` where the alerts can't be kept, or somebody can't be told: the tick shows it.
+    """
+    settings, now = config.load(), datetime.now(UTC)
+    before: dict[str, dict[str, Any]] = json.loads(context.cursor or "{}")
+    names = sorted(known_names(settings), key=lambda name: before.get(name, {}).get("at", ""))
+    done = alerting.evaluate(settings, names, budget_s=ALERT_BUDGET_S)
+    after = {name: before[name] for name in names if name in before}
+    events: list[dg.AssetCheckEvaluation] = []
+    for one in done.seen:
+        known = before.get(one.database, {})
+        stands = {subject: str(status) for subject, status in statuses(one.report).items()}
+        told_at = known.get("told_at")
+        beats = told_at is None or not timedelta() <= now - datetime.fromisoformat(told_at) < HEARTBEAT
+        changed = {
+            subject for subject, status in stands.items() if beats or known.get("stands", {}).get(subject) != status
+        }
+        events += evaluations(one.report, frozenset(changed))
+        after[one.database] = {
+            "at": one.at.isoformat(),
+            "told_at": now.isoformat() if beats else told_at,
+            "stands": stands,
+        }
+    cursor = json.dumps(after)
+    if events:
+        return dg.SensorResult(asset_events=events, cursor=cursor)
+    left = f"; {len(done.left)} left for the next tick" if done.left else ""
+    return dg.SensorResult(skip_reason=f"{len(done.seen)} databases as before{left}", cursor=cursor)
+
+
+def sensors(settings: config.Settings) -> list[dg.SensorDefinition]:
+    """Return the sensors; what a feature switches off is not among them."""
+    always = [backup_freshness_sensor, run_failure_alert_sensor, pending_migration_sensor]
+    return [*always, health_alert_sensor] if settings.features.health_monitoring else always

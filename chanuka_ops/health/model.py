@@ -9,78 +9,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any
+
+from chanuka_ops.health.words import CURES, Need, Scope, Status, worst
+
+__all__ = [
+    "CURES",
+    "Case",
+    "Check",
+    "CheckResult",
+    "Facts",
+    "Finding",
+    "HealthReport",
+    "Limits",
+    "Need",
+    "Rates",
+    "Row",
+    "Rows",
+    "Rule",
+    "Scope",
+    "Status",
+    "Window",
+    "worst",
+]
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 
-class Status(StrEnum):
-    """The monitoring world's own words, with an order: the worst of several is `worst(…)`."""
-
-    OK = "ok"
-    INFO = "info"
-    WARNING = "warning"
-    UNKNOWN = "unknown"
-    CRITICAL = "critical"
-
-    @property
-    def rank(self) -> int:
-        """Position from best to worst. Unknown stands above warning: what was not seen may be worse than a warning."""
-        return _ORDER.index(self)
-
-
-_ORDER = (Status.OK, Status.INFO, Status.WARNING, Status.UNKNOWN, Status.CRITICAL)
-
-
-def worst(statuses: Iterable[Status]) -> Status:
-    """Return the worst of the statuses; ok where there is none.
-
-    >>> worst([Status.WARNING, Status.UNKNOWN, Status.OK])
-    <Status.UNKNOWN: 'unknown'>
-    """
-    return max(statuses, key=lambda status: status.rank, default=Status.OK)
-
-
-class Scope(StrEnum):
-    """What a finding is about: this database's contents, its sessions just now, or the whole server."""
-
-    DATABASE = "database"
-    SESSION = "session"
-    CLUSTER = "cluster"
-
-
-class Need(StrEnum):
-    """What a check can't look without. The value is what `health list` prints."""
-
-    SESSIONS = "pg_read_all_stats"
-    WAL_FILES = "pg_ls_waldir()"
-    CONFIG_FILES = "pg_file_settings"
-    PASSWORDS = "pg_authid"
-    TABLES = "SELECT on the tables"  # judged table by table, by the rule
-    SEQUENCES = "SELECT on the sequences"  # likewise
-
-
-CURES: Mapping[Need, str] = {
-    Need.SESSIONS: "grant pg_monitor to the role (it includes pg_read_all_stats)",
-    Need.WAL_FILES: "grant pg_monitor to the role (it may then list the WAL directory)",
-    Need.CONFIG_FILES: (
-        "as a superuser: grant select on pg_file_settings, pg_hba_file_rules to the role, and execute on functions"
-        " pg_show_all_file_settings(), pg_hba_file_rules(); or list the check under operations.monitoring.disabled"
-    ),
-    Need.PASSWORDS: (
-        "grant pg_read_all_data to the role (it may then read pg_authid), or list the check under"
-        " operations.monitoring.disabled"
-    ),
-    Need.TABLES: "grant pg_read_all_data to the role, or SELECT on the tables",
-    Need.SEQUENCES: "grant pg_read_all_data to the role, or SELECT on the sequences",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What every rule may know of the server. `now` is the server's clock; `server_version` is 180006 for 18.6."""
+    """What every rule may know of the server. `now` is the server's clock; `server_version` is 180006 for 18.6.
+
+    `replicas` is how many the settings name.
+    """
 
     now: datetime
     server_version: int
@@ -89,6 +52,7 @@ class Facts:
     standby: bool = False
     missing: frozenset[Need] = frozenset()
     settings: Mapping[str, str] = field(default_factory=dict)
+    replicas: int = 0
 
     @property
     def major(self) -> int:
@@ -155,19 +119,33 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a rule is given beside its rows: its check with the limits in force, and the facts of the server."""
+    """What a rule is given beside its rows: its check with the limits in force, and the facts of the server.
+
+    `objects` are limits by the shell pattern of an object's name, the longest last. `elapsed_s` are the seconds since
+    the sample that the rows are compared with; None: there is no baseline.
+    """
 
     check: Check
     limits: Limits
     facts: Facts
+    objects: tuple[tuple[str, Limits], ...] = ()
+    elapsed_s: float | None = None
 
-    def judge(self, value: float) -> tuple[Status, float | None]:
+    def limits_for(self, object_: str | None) -> Limits:
+        """Return the limits that hold for one object."""
+        for pattern, limits in reversed(self.objects):
+            if object_ is not None and fnmatchcase(object_, pattern):
+                return limits
+        return self.limits
+
+    def judge(self, value: float, object_: str | None = None) -> tuple[Status, float | None]:
         """Return the status of a value, and the limit that decided."""
-        if self.limits.second is not None and value >= self.limits.second:
-            return worst([Status.CRITICAL, self.check.statuses[0]]), self.limits.second
-        if self.limits.first is not None and value >= self.limits.first:
-            return self.check.statuses[0], self.limits.first
-        return Status.OK, self.limits.first
+        limits = self.limits_for(object_)
+        if limits.second is not None and value >= limits.second:
+            return worst([Status.CRITICAL, self.check.statuses[0]]), limits.second
+        if limits.first is not None and value >= limits.first:
+            return self.check.statuses[0], limits.first
+        return Status.OK, limits.first
 
     def finding(
         self,
@@ -179,9 +157,9 @@ class Case:
         status: Status | None = None,
     ) -> Finding:
         """Make a finding: judged by its value where the check has limits, else of the check's own status."""
-        threshold = self.limits.first
+        threshold = self.limits_for(object_).first
         if status is None and value is not None and self.check.limits != Limits():
-            status, threshold = self.judge(value)
+            status, threshold = self.judge(value, object_)
         rounded = round(float(value), 3) if value is not None else None
         return Finding(
             self.check.id,
@@ -207,19 +185,46 @@ Rule = Callable[[Rows, Case], Iterable[Finding]]
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """How old a sample must be, and may be, to be a baseline; one look a day, even a late one, has one."""
+
+    least_s: float = 1.0
+    most_s: float = 36 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """That a check is judged by what was added since the last look: the columns that only grow, and the baseline's age.
+
+    Its query's rows have a `key`, unique and stable; a `reset`, where there is one, changes when counters begin anew.
+    The rule finds the row before as `was`, None where there is none.
+    """
+
+    counters: tuple[str, ...]
+    window: Window = Window()
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
-    """A declaration: id, title, severity, query, rule and explanation in one place.
+    """A declaration: id, title, severity, query, rule, reason and remedy in one place.
 
     `title` is positive, so that "indexes are valid: ok" makes sense. `statuses` are the first limit's and the second's.
+    `why` says what it costs to leave a finding alone, and what is left out on purpose; `remedy` what a person can do,
+    with SQL and the lock that it takes; `link` is the page of PostgreSQL's documentation that both rest on.
+
     With `probes`, each row brings its own statement in `probe`, whose single value is put back as `probed`.
-    A check without a query is judged from what the run itself saw.
+    A check without a query is judged from what the run itself saw. One that is `handed` in is judged elsewhere, from
+    what no query of this database tells: its rows come with the call, or it isn't reported. One that `learns` finds in
+    `usual` what each of its rows usually takes; one that `looks_at_disks` finds what the server's directory is on.
     """
 
     id: str
     title: str
     statuses: tuple[Status, ...]
     rule: Rule
-    explanation: str
+    why: str
+    remedy: str = field(default="", kw_only=True)
+    link: str = field(default="", kw_only=True)
     query: str | None = None
     scope: Scope = Scope.DATABASE
     unit: str = ""
@@ -227,6 +232,15 @@ class Check:
     needs: tuple[Need, ...] = ()
     min_version: int = 14
     probes: bool = False
+    rates: Rates | None = None
+    learns: bool = False
+    looks_at_disks: bool = False
+    handed: bool = False
+
+    @property
+    def explanation(self) -> str:
+        """Why and what to do, as one paragraph."""
+        return f"{self.why} {self.remedy}".rstrip()
 
     @property
     def severity(self) -> str:

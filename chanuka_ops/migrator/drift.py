@@ -59,6 +59,18 @@ class Drift:
         said = self.said(then, live, plan.current, self._tools.major)
         return rules.drifted(plan, live_sha256=live.sha256, said=said, refuses=self._settings.on_drift == "refuse")
 
+    def seen(self) -> str | None:
+        """Say how the live schema differs from the recorded one: empty where it doesn't, None where none was recorded.
+
+        Errors: `ToolFailed`, `DatabaseError`.
+        """
+        with Journal(self._manager, self._settings) as journal:
+            row = journal.newest_schema()
+        if row is None:
+            return None
+        then = Recorded(row.at, row.revision, row.tool_major, SchemaFingerprint.from_json(row.fingerprint))
+        return self.said(then, self._live(), then.revision, self._tools.major) or ""
+
     @staticmethod
     def said(then: Recorded, live: SchemaFingerprint, current: str | None, tool_major: int) -> str | None:
         """Say how the live schema differs from the recorded one, or None. Pure."""

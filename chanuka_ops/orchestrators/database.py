@@ -171,20 +171,26 @@ class DatabaseOrchestrator:
         """Take down a person's word on a revision that was broken off. Errors: `RefusedError`, `LockHeld`."""
         return self.migrator.resolve(resolution)
 
-    def health(self, only: Collection[str] | None = None) -> HealthReport:
+    def health(self, only: Collection[str] | None = None, *, reader: str | None = None) -> HealthReport:
         """Check the database's health; a server that is down is a finding, not an error.
+
+        Counters are compared with the last look of the same `reader`, by default of whoever looks by hand: the daemon's
+        are not disturbed by one.
 
         Errors: `ConfigurationError` for an unknown check; `RefusedError` where health monitoring is switched off.
         """
         if not self.settings.features.health_monitoring:
             raise errors.RefusedError("features.health_monitoring is false: health checks are switched off")
-        with context.scope(operation="health"):
-            return self._checked(only)
-
-    def _checked(self, only: Collection[str] | None = None) -> HealthReport:
         from chanuka_ops.health import service as health_service  # noqa: PLC0415 - see the top
+        from chanuka_ops.health.keeping import BY_HAND  # noqa: PLC0415 - likewise
+        from chanuka_ops.orchestrators.health import Handing  # noqa: PLC0415 - likewise
 
-        return health_service.check(self.manager, self.settings.operations.monitoring, only=only)
+        with context.scope(operation="health"):
+            monitoring = self.settings.operations.monitoring
+            drift = functools.partial(drifting.opened, self.settings, self.manager)
+            handing = Handing(self.settings, self.manager, self.backups, drift, reader or BY_HAND)
+            handed, keeper = handing.rows(only), handing.keeper()
+            return health_service.check(self.manager, monitoring, only=only, handed=handed, keeper=keeper)
 
     def backup(self) -> Created:
         """Take a backup. Errors: see `BackupService.create`."""
@@ -241,7 +247,9 @@ class DatabaseOrchestrator:
     def optimise_plan(self, report: HealthReport | None = None) -> OptimisationPlan:
         """Turn health findings into advice. Errors: `DatabaseError`."""
         with context.scope(operation="optimise"):
-            evidence = report or self._checked()
+            from chanuka_ops.health import service as health_service  # noqa: PLC0415 - see the top
+
+            evidence = report or health_service.check(self.manager, self.settings.operations.monitoring)
             return self.optimiser.plan(evidence.findings)
 
     def optimise_apply(self, plan: OptimisationPlan, only: Collection[str] | None = None) -> list[Applied]:

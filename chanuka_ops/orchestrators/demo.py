@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from chanuka_ops.config import Settings
 from chanuka_ops.dataset import service as dataset
 from chanuka_ops.dataset.model import DatasetSummary
 from chanuka_ops.db.asking import Probe
+from chanuka_ops.health.exporting.model import Seen
 from chanuka_ops.migrator.model import Migrated
 from chanuka_ops.migrator.rehearsal.service import Scripts
-from chanuka_ops.orchestrators import applying, nightly, reporting
+from chanuka_ops.orchestrators import applying, health_page, looking, nightly, reporting
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator, default_report_path
 from chanuka_ops.orchestrators.migration import MigrationOrchestrator, Rehearsed
 from chanuka_ops.orchestrators.nightly import Cycle
@@ -36,6 +38,7 @@ class Demonstrated:
     cycle: Cycle
     rehearsed: Rehearsed
     report: Path
+    health_report: Path | None  # None: health monitoring is off
 
     def to_json(self) -> dict[str, object]:
         """Return the document of `demo --json`."""
@@ -51,6 +54,7 @@ class Demonstrated:
             "mismatches": [item.model_dump() for item in (*drill.mismatches, *drill.structure_problems)],
             "rehearsal": {key: self.rehearsed.to_json()[key] for key in ("passed", "impact", "blocks", "backup_id")},
             "health": str(self.cycle.health.status) if self.cycle.health else None,
+            "health_report": str(self.health_report) if self.health_report else None,
         }
 
 
@@ -77,8 +81,8 @@ def demonstrate(settings: Settings, name: str, *, scale: int, on_step: Callable[
         _prove_from_afar(orchestrator, steps)
         steps.run("connections", orchestrator.status, _connections_said)
         version = _version(orchestrator.probe())
-        steps.run("report", lambda: _write_report(report, cycle, steps, version), lambda path: path.name)
-    return Demonstrated(tuple(steps.done), cycle, rehearsed, report)
+        page = steps.run("report", lambda: _write_reports(settings, report, cycle, steps, version), _reports_said)
+    return Demonstrated(tuple(steps.done), cycle, rehearsed, report, page)
 
 
 def _prove_from_afar(orchestrator: DatabaseOrchestrator, steps: Steps) -> None:
@@ -107,9 +111,20 @@ def _load(orchestrator: DatabaseOrchestrator, scale: int) -> DatasetSummary:
         return dataset.load(orchestrator.manager, scale=scale)
 
 
-def _write_report(path: Path, cycle: Cycle, steps: Steps, version: str) -> Path:
+def _write_reports(settings: Settings, path: Path, cycle: Cycle, steps: Steps, version: str) -> Path | None:
+    """Write the run's report and, where health was checked, the page of health; return the latter's path."""
     reporting.write(path, title="chanuka_ops demonstration", cycle=cycle, steps=steps.done, server_version=version)
-    return path
+    if cycle.health is None:
+        return None
+    page = health_page.default_path(settings)
+    health_page.write(
+        settings, [Seen(cycle.health, datetime.now(UTC), looking.limits(settings, cycle.health.database))], page
+    )
+    return page
+
+
+def _reports_said(page: Path | None) -> str:
+    return f"report.html, {page.name}" if page else "report.html"
 
 
 def _refuse_foreign(orchestrator: DatabaseOrchestrator) -> None:

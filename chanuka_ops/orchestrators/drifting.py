@@ -22,7 +22,7 @@ def compared(settings: Settings, manager: ConnectionManager, plan: Plan) -> Plan
     if migration.on_drift == "off":
         return plan
     try:
-        return _drift(settings, manager).compared(plan)
+        return opened(settings, manager).compared(plan)
     except _BLIND as failure:
         return drift.unknown(plan, failure, migration)
 
@@ -32,13 +32,14 @@ def record(settings: Settings, manager: ConnectionManager, revision: str | None)
     if settings.operations.migration.on_drift == "off":
         return
     try:
-        _drift(settings, manager).record(revision)
+        opened(settings, manager).record(revision)
     except _BLIND as failure:
         log.warning("the schema after the migration was not recorded, so drift won't be seen: %s", failure,
                     extra={"event": "migrate.drift"})  # fmt: skip
 
 
-def _drift(settings: Settings, manager: ConnectionManager) -> drift.Drift:
+def opened(settings: Settings, manager: ConnectionManager) -> drift.Drift:
+    """Return what compares the schema with what was recorded. Errors: `ToolMissing`, `ConnectError`."""
     tools = binaries.find(
         configured=settings.postgres.bin_dir, server_major=manager.probe().major, programs=(*binaries.CLIENT,)
     )

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from chanuka_ops.report import rules
+from chanuka_ops.report.model import Columns, Row, Section
 from chanuka_ops.report.rules import Verdict
 
-Kind = Literal["text", "code", "number", "pill"]
 Document = Mapping[str, Any]
-Row = tuple[str, ...]
-Columns = tuple[tuple[str, Kind], ...]
 _Laid = tuple[list[str], list[Row]]
 
 _HOLDS_UP = {"": "nobody", "w": "writers", "rw": "readers and writers"}
 _OUTCOMES = {"done": "good", "failed": "bad", "refused": "info", "aborted": "bad", "unknown": "unknown"}
 _LONGEST_SQL = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One part of the page: some lines, and a table of (label, kind) columns. `absent`: nothing is known of it."""
-
-    anchor: str
-    title: str
-    lines: tuple[str, ...] = ()
-    columns: Columns = ()
-    rows: tuple[Row, ...] = ()
-    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

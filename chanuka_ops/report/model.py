@@ -5,6 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
+
+Kind = Literal["text", "code", "number", "pill"]
+Row = tuple[str, ...]
+Columns = tuple[tuple[str, Kind], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a page: some lines, and a table of (label, kind) columns. `absent`: nothing is known of it."""
+
+    anchor: str
+    title: str
+    lines: tuple[str, ...] = ()
+    columns: Columns = ()
+    rows: tuple[Row, ...] = ()
+    absent: bool = False
+    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +126,87 @@ class Report:
     proof: Proof | None = None
     advice: tuple[AdviceRow, ...] | None = None
     run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measurement; `status` is what the check said of it."""
+
+    at: datetime
+    value: float
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One number's history, oldest first. `object` None: the check's worst. `first` and `second` are its limits."""
+
+    check: str
+    title: str
+    object: str | None
+    unit: str
+    points: tuple[Point, ...]
+    first: float | None = None
+    second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRow:
+    """How one check ended, what it measured and what it cost; `reason` says why it could not look, and the cure."""
+
+    check: str
+    title: str
+    status: str
+    seconds: float
+    value: float | None = None
+    unit: str = ""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRow:
+    """One alert. `state` is pending, firing …; the times are words already; `note` is a silence's reason and end."""
+
+    database: str
+    check: str
+    object: str | None
+    state: str
+    severity: str
+    since: str
+    notified: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseHealth:
+    """One database's health. `why` and `links` are the explanations by check; `at` is when it was looked at.
+
+    `history` None: nothing is kept of it, for the reason in `history_note`.
+    """
+
+    database: str
+    server_version: str | None
+    status: str
+    at: datetime
+    seconds: float
+    findings: tuple[FindingRow, ...]
+    checks: tuple[CheckRow, ...]
+    why: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    history: tuple[Series, ...] | None = None
+    history_note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPage:
+    """All databases' health on one page; plots run from `since` to `generated_at`. `alerts` None: none are kept.
+
+    Before `full_from` only each hour's worst measurement is kept; None: all are.
+    """
+
+    generated_at: datetime
+    since: datetime
+    databases: tuple[DatabaseHealth, ...]
+    alerts: tuple[AlertRow, ...] | None = None
+    alerts_note: str = ""
+    full_from: datetime | None = None

@@ -6,15 +6,16 @@ import math
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from chanuka_ops.report.model import AdviceRow, FindingRow, Health, Proof, Report, Step
 
 TIERS = ("taken", "verified", "proven")
 TONES: Mapping[str, str] = {
-    **dict.fromkeys(("ok", "done", "applied", "proven", "passed", "success", "equal"), "good"),
-    **dict.fromkeys(("info", "skipped", "dry_run", "refused", "advised", "style"), "info"),
-    **dict.fromkeys(("warning", "lock_timeout", "gone", "verified", "taken", "caution"), "warn"),
-    **dict.fromkeys(("critical", "failed", "error", "differs", "danger"), "bad"),
+    **dict.fromkeys(("ok", "done", "applied", "proven", "passed", "success", "equal", "resolved"), "good"),
+    **dict.fromkeys(("info", "skipped", "dry_run", "refused", "advised", "style", "silenced"), "info"),
+    **dict.fromkeys(("warning", "lock_timeout", "gone", "verified", "taken", "caution", "pending"), "warn"),
+    **dict.fromkeys(("critical", "failed", "error", "differs", "danger", "firing"), "bad"),
 }
 _GRAVITY = ("bad", "unknown", "warn", "info", "good")
 _WORD = {"bad": "critical", "unknown": "unknown", "warn": "warning", "info": "info", "good": "ok"}
@@ -259,6 +260,15 @@ def quantity(value: float | str | None, unit: str) -> str:
         return size(round(value))
     number = count(int(value)) if float(value).is_integer() else f"{value:.4g}"
     return f"{number}{unit}" if unit == "%" else f"{number} {'' if unit == 'ratio' else unit}".strip()
+
+
+def utc(moment: datetime) -> str:
+    """Write an aware time in UTC.
+
+    >>> utc(datetime.fromisoformat("2026-11-28T12:00+02:00"))
+    '2026-11-28 10:00:00 UTC'
+    """
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def visible(text: str) -> str:

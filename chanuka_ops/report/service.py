@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,8 +16,8 @@ from markupsafe import Markup
 from chanuka_ops import durable
 from chanuka_ops.errors import StoreError
 from chanuka_ops.logs import redact
-from chanuka_ops.report import migration, rules
-from chanuka_ops.report.model import Report
+from chanuka_ops.report import health, migration, plots, rules
+from chanuka_ops.report.model import HealthPage, Report
 
 MOST_TODOS = 12  # more than a person takes in at once; the rest stands under Health
 MOST_ROWS = 40  # a longer table is folded, what differs in it is not
@@ -26,13 +25,13 @@ MOST_ROWS = 40  # a longer table is folded, what differs in it is not
 
 def render(report: Report) -> str:
     """Return the whole HTML document; it needs nothing beside itself, and no script."""
-    template = _environment().get_template("template.html")
-    return template.render(
+    return _page(
+        "template.html",
+        title=report.title,
         report=report,
         verdict=rules.verdict(report),
         todos=rules.todos(report),
         chart=rules.chart(report.steps),
-        css=Markup(_read("template.css")),  # noqa: S704 - a file of this package, without anything from outside
         tiers=rules.TIERS,
         most_todos=MOST_TODOS,
         most_rows=MOST_ROWS,
@@ -49,8 +48,8 @@ def write(report: Report, path: Path) -> None:
 
 def render_migration(document: Mapping[str, Any]) -> str:
     """Return the HTML document of a migration's run; see `write_migration` for what it is made of."""
-    css = Markup(_read("template.css"))  # noqa: S704 - a file of this package, without anything from outside
-    return _environment().get_template("migration.html").render(page=migration.page(document), css=css)
+    page = migration.page(document)
+    return _page("migration.html", title=page.title, verdict=page.verdict, page=page)
 
 
 def write_migration(directory: Path, document: Mapping[str, Any]) -> Path:
@@ -79,6 +78,18 @@ def write_migration(directory: Path, document: Mapping[str, Any]) -> Path:
     return path
 
 
+def render_health(page: HealthPage) -> str:
+    """Return the HTML document of `health report`."""
+    found = health.laid(page)
+    size = {"width": f"{plots.WIDTH:g}", "height": plots.HEIGHT}
+    return _page("health.html", title=found.title, verdict=found.verdict, page=found, **size)
+
+
+def write_health(page: HealthPage, path: Path) -> None:
+    """Write the page of `health report`, old or whole. Errors: `StoreError`."""
+    _put(path, render_health(page))
+
+
 def _masked(found: Any) -> Any:
     """Mask every sentence by itself, so that the document stays one."""
     if isinstance(found, dict):
@@ -86,6 +97,11 @@ def _masked(found: Any) -> Any:
     if isinstance(found, list):
         return [_masked(value) for value in found]
     return redact(found) if isinstance(found, str) else found
+
+
+def _page(template: str, **said: Any) -> str:
+    css = Markup(_read("template.css"))  # noqa: S704 - a file of this package, without anything from outside
+    return _environment().get_template(template).render(css=css, **said)
 
 
 def _put(path: Path, content: str) -> None:
@@ -100,13 +116,9 @@ def _read(name: str) -> str:
     return resources.files(__package__ or "chanuka_ops.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
 def _finalize(value: Any) -> Any:
     """Pass every value on its way to the page; what is Markup already comes from this package."""
-    return rules.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return rules.visible(redact(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
@@ -128,6 +140,6 @@ def _environment() -> Environment:
         counts=rules.counts,
         findings=rules.findings,
         waiting=rules.waiting,
-        utc=_utc,
+        utc=rules.utc,
     )
     return environment

@@ -69,7 +69,8 @@ def test_schedules_and_sensors_are_named_as_designed(definitions: Definitions) -
     schedules = {schedule.name for schedule in loaded.schedules or ()}
     sensors = {sensor.name for sensor in loaded.sensors or ()}
     assert "nightly_schedule" in schedules <= DESIGNED_SCHEDULES
-    assert {"backup_freshness_sensor", "pending_migration_sensor"} <= sensors <= DESIGNED_SENSORS
+    wanted = {"backup_freshness_sensor", "pending_migration_sensor", "health_alert_sensor"}
+    assert wanted <= sensors <= DESIGNED_SENSORS
 
 
 def test_what_health_monitoring_false_switches_off_is_absent(definitions: Definitions) -> None:
@@ -77,6 +78,7 @@ def test_what_health_monitoring_false_switches_off_is_absent(definitions: Defini
     assert job_names(loaded) == JOBS - {"health_check"}
     assert {schedule.name for schedule in loaded.schedules or ()} == {"nightly_schedule", "restore_drill_schedule"}
     assert not [key for key in asset_keys(loaded) if key[0] == "health"]
+    assert "health_alert_sensor" not in {sensor.name for sensor in loaded.sensors or ()}
     steps = {node.name for node in loaded.resolve_job_def("nightly").nodes}
     assert steps == {"take_backup", "prove_backup", "plan_and_apply", "require_every_backup"}
 

@@ -630,6 +630,7 @@ SECURITY = (
         "{s}.t",
         ("create table t(v int)", "alter table t enable row level security"),
         status="info",
+        twin=("create table t(v int)", "alter table t enable row level security", "create policy p on t using (true)"),
     ),
 )
 

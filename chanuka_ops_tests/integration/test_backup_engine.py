@@ -105,7 +105,8 @@ def test_a_pg_dump_that_fails_cancels_the_fingerprint_at_once_and_is_told_in_its
     with role_of(small, "grant select on bills, numbers to {}") as (_, limited):
         slow_fingerprint(monkeypatch)
         start = time.monotonic()
-        with pytest.raises(errors.PermissionDenied, match=r"pg_dump exited with 1: .*permission denied for table votes"):
+        words = r"pg_dump exited with 1: .*permission denied for table votes"
+        with pytest.raises(errors.PermissionDenied, match=words):
             take(limited)
         assert time.monotonic() - start < SLOW_VIEW_S / 2
         assert_nothing_runs(small)

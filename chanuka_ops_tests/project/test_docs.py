@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,16 @@ import yaml
 from chanuka_ops import config
 from chanuka_ops.config import DatabaseSettings
 from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.health.exporting import prometheus
+from chanuka_ops.health.exporting.model import Seen
+from chanuka_ops.health.model import CheckResult, HealthReport, Status
 from chanuka_ops_tests.plugins.processes import Cli, url_of
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^ *```(?P<kind>\w*)\n(?P<body>.*?)^ *```", re.MULTILINE | re.DOTALL)
+CODES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+REACHED = CheckResult("server.reachable", Status.OK, 0.0)
 DEMO_LINE = re.compile(r"^(?P<name>[a-z ]+?) +done +[\d.]+ s", re.MULTILINE)
 
 
@@ -68,9 +74,11 @@ def test_the_commands_run_in_order(cli: Cli, database: DatabaseSettings) -> None
             newest = cli("backup", "list", "--json", env=env).json["backups"][0]["backup_id"]
             words = [newest if word == "ID" else word for word in words]
         # the test cluster runs with fsync off, which health rightly calls critical
-        extra = ["--fail-on", "never"] if words[:2] == ["health", "check"] else []
+        nagios, health = "--nagios" in words, words[:2] == ["health", "check"]
+        extra = ["--fail-on", "never"] if health and not nagios else []
         done = cli(*words, *extra, env=env)
-        assert done.status == 0, (line, done.stderr)
+        wanted = CODES.index(done.stdout.split()[0]) if nagios else 0
+        assert done.status == wanted, (line, done.stderr)
         assert done.stdout, line
         ran += 1
     assert ran >= 8
@@ -95,6 +103,18 @@ def test_the_code_shown_runs(manager: ConnectionManager) -> None:
 def test_the_storage_shown_is_yaml_of_dagsters_schema() -> None:
     ((_, body),) = blocks("yaml")
     assert list(yaml.safe_load(body)["storage"]) == ["postgres"]
+
+
+def test_the_rules_shown_are_of_metrics_that_there_are() -> None:
+    ((_, body),) = blocks("yml")
+    expressions = [rule["expr"] for group in yaml.safe_load(body)["groups"] for rule in group["rules"]]
+    named = {name for expression in expressions for name in re.findall(r"chanuka_\w+", expression)}
+    seen = Seen(HealthReport("main", Status.OK, "18.6", 0.1, (), (REACHED,)), datetime.now(UTC))
+    written = set(re.findall(r"^# TYPE (\w+) gauge$", prometheus.text([seen], now=seen.at).decode(), re.MULTILINE))
+    howto = (ROOT / "docs" / "howto" / "health-and-alerts.md").read_text("utf-8")
+    assert named
+    assert named <= written
+    assert written == set(re.findall(r"`(chanuka_health_\w+)`", howto)), "each is explained"
 
 
 def test_links_between_documents_lead_somewhere() -> None:

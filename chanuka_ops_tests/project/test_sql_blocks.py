@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
+from pathlib import Path
 
 import pytest
 
+import chanuka_ops
 from chanuka_ops.config import MigrationSettings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.migrator.service import Migrator
@@ -15,7 +16,7 @@ from chanuka_ops.sql.catalog import load
 
 PREPARABLE = re.compile(r"^\s*(?:--[^\n]*\n\s*)*(select|with|insert|update|delete|values|merge)\b", re.IGNORECASE)
 BIND = re.compile(r"(?<![:\\]):(?P<name>[a-z_]\w*)")
-ROOMS = ("backup", "dataset", "db", "health", "migrator", "optimisation")
+ROOMS = ("backup", "dataset", "db", "health", "health.sampling", "migrator", "optimisation")
 
 
 def as_prepared(sql: str) -> str:
@@ -31,11 +32,8 @@ def as_prepared(sql: str) -> str:
 
 
 def test_every_room_with_sql_is_looked_at() -> None:
-    found = {
-        room.name
-        for room in resources.files("chanuka_ops").iterdir()
-        if room.is_dir() and room.joinpath("queries.sql").is_file()
-    }
+    root = Path(chanuka_ops.__file__).parent
+    found = {".".join(path.parent.relative_to(root).parts) for path in root.rglob("queries.sql")}
     assert found == set(ROOMS)
 
 

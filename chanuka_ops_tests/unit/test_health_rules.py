@@ -13,7 +13,7 @@ from chanuka_ops import errors
 from chanuka_ops.config import MonitoringSettings, Threshold
 from chanuka_ops.health import registry
 from chanuka_ops.health.model import Case, CheckResult, Facts, Limits, Need, Status, worst
-from chanuka_ops.health.rules import bloat, indexes, keys, replication, sessions, transactions, vacuum
+from chanuka_ops.health.rules import bloat, indexes, keys, locks, replication, transactions, triggers
 from chanuka_ops.health.service import limits_of, result_of
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -205,7 +205,7 @@ def test_long_query(row: Row, status: str) -> None:
 def _wait(pid: int, *blockers: int, **changes: Any) -> Row:
     row = {"pid": pid, "blockers": list(blockers), "user": "app", "application": "web", "state": "active", "query": "…",
            "mode": "ShareLock" if blockers else None, "locktype": "transactionid" if blockers else None,
-           "relation": None, "waits_s": 3.0}  # fmt: skip
+           "relation": None, "waits_s": 3.0, "locked_out": None}  # fmt: skip
     return {**row, **changes}
 
 
@@ -230,7 +230,7 @@ def test_victims_are_counted_through_the_chain() -> None:
     by_pid: dict[int, Mapping[str, Any]] = {
         row["pid"]: row for row in (_wait(1), _wait(2, 1), _wait(3, 2), _wait(4, 3))
     }
-    assert sessions._victims(by_pid, 1) == {2, 3, 4}
+    assert locks._victims(by_pid, 1) == {2, 3, 4}
 
 
 def _ddl(pid: int, *blockers: int, mode: str = "AccessExclusiveLock") -> Row:
@@ -277,7 +277,8 @@ def test_multixacts_have_limits_of_their_own() -> None:
 
 
 def _aged(**changes: Any) -> Row:
-    row = {"name": "public.t", "xid_age": 150, "toast_age": None, "own_limit": None, "toast_limit": None,
+    row = {"name": "public.t", "xid_age": 150, "toast_xid_age": None, "own_xid_limit": None, "toast_xid_limit": None,
+           "mxid_age": 0, "toast_mxid_age": None, "own_mxid_limit": None, "toast_mxid_limit": None,
            "being_vacuumed": False}  # fmt: skip
     return {**row, **changes}
 
@@ -286,12 +287,14 @@ def _aged(**changes: Any) -> Row:
     ("row", "status"),
     [
         (_aged(), "ok"),
-        (_aged(own_limit=100), "warning"),
-        (_aged(own_limit=50), "critical"),
-        (_aged(own_limit=100, being_vacuumed=True), "ok"),
-        (_aged(own_limit=5000, xid_age=1500), "warning"),  # a table can't raise the server's limit
-        (_aged(toast_age=1500), "warning"),
-        (_aged(toast_age=150, toast_limit=100), "warning"),
+        (_aged(own_xid_limit=100), "warning"),
+        (_aged(own_xid_limit=50), "critical"),
+        (_aged(own_xid_limit=100, being_vacuumed=True), "ok"),
+        (_aged(own_xid_limit=5000, xid_age=1500), "warning"),  # a table can't raise the server's limit
+        (_aged(toast_xid_age=1500), "warning"),
+        (_aged(toast_xid_age=150, toast_xid_limit=100), "warning"),
+        (_aged(mxid_age=15_000, own_mxid_limit=10_000), "warning"),
+        (_aged(toast_mxid_age=25_000, toast_mxid_limit=10_000), "critical"),
     ],
 )
 def test_freeze_age_by_the_tables_own_limit(row: Row, status: str) -> None:
@@ -335,18 +338,19 @@ def _table(**changes: Any) -> Row:
 )
 def test_the_vacuum_trigger_is_the_servers_own_formula(row: Row, major: int, trigger: float) -> None:
     settings = {"autovacuum_vacuum_max_threshold": "100000000"} if major >= 18 else {}
-    assert vacuum.vacuum_trigger(row, replace(FACTS, settings=settings)) == pytest.approx(trigger)
+    assert triggers.vacuum_trigger(row, replace(FACTS, settings=settings)) == pytest.approx(trigger)
 
 
 @pytest.mark.parametrize(
     ("row", "status"),
     [
         (_table(dead=20_000), "ok"),
-        (_table(dead=30_000), "ok"),
-        (_table(dead=31_000), "warning"),
+        (_table(dead=24_000), "ok"),
+        (_table(dead=25_000), "warning"),
         (_table(dead=31_000, being_vacuumed=True), "ok"),
         (_table(dead=31_000, options={"autovacuum_vacuum_scale_factor": "0.5"}), "ok"),
         (_table(dead=9_000, reltuples=100.0), "ok"),  # too few to feel
+        (_table(dead=9_000, reltuples=100.0, options={"autovacuum_vacuum_threshold": "500"}), "warning"),  # it was said
         (_table(toast_dead=50_000, toast_reltuples=1000.0), "warning"),
     ],
 )
@@ -418,7 +422,8 @@ def test_padding_is_counted_as_the_server_packs(columns: list[Row], width: float
 
 def _sized(**changes: Any) -> Row:
     row = {"name": "public.t", "table": "public.t", "tuples": 100_000.0, "bytes": 100e6, "block": 8192,
-           "fillfactor": 100, "live": 100_000, "modified": 0, "readable": True,
+           "fillfactor": 100, "live": 100_000, "modified": 0, "inserted": 0, "updated": 0, "deleted": 0,
+           "readable": True, "probed": None,
            "columns": [_column(8, "d"), _column(-1, "i", 100)]}  # fmt: skip
     return {**row, **changes}
 
@@ -706,10 +711,17 @@ def test_lag_in_bytes(lag: float | None, status: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("enabled", "works", "status"), [(True, False, "critical"), (True, True, "ok"), (False, False, "ok")]
+    ("enabled", "works", "by_error", "status"),
+    [
+        (True, False, False, "critical"),
+        (True, True, True, "ok"),
+        (False, False, True, "critical"),
+        (False, False, False, "info"),  # somebody meant it, perhaps
+    ],
 )
-def test_subscriptions(enabled: bool, works: bool, status: str) -> None:  # noqa: FBT001 - columns of the table of cases
-    assert judge("replication.subscription_down", {"name": "s", "enabled": enabled, "works": works}).status == status
+def test_subscriptions(enabled: bool, works: bool, by_error: bool, status: str) -> None:  # noqa: FBT001 - columns of the table of cases
+    row = {"name": "s", "enabled": enabled, "works": works, "disable_on_error": by_error}
+    assert judge("replication.subscription_down", row).status == status
 
 
 def test_the_wal_directory_against_what_settings_allow() -> None:

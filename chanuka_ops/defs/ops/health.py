@@ -1,12 +1,17 @@
 """Health: findings as metadata that plots, and as a table."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 from pydantic import Field
 
-from chanuka_ops.defs.assets import health_key
 from chanuka_ops.defs.resources import DatabaseResource
 from chanuka_ops.defs.tables import markdown
+from chanuka_ops.defs.verdicts import evaluations, health_key
+from chanuka_ops.health.keeping import DAEMON
 from chanuka_ops.health.model import HealthReport, Status
+
+Event = dg.AssetCheckEvaluation | dg.AssetMaterialization | dg.Output[None]
 
 
 class HealthConfig(dg.Config):
@@ -16,14 +21,15 @@ class HealthConfig(dg.Config):
 
 
 @dg.op(tags={"kind": "health"})
-def check_health(context: dg.OpExecutionContext, db: DatabaseResource, config: HealthConfig) -> None:
+def check_health(db: DatabaseResource, config: HealthConfig) -> Iterator[Event]:
     """Check the database's health. Findings don't fail the run; a server that can't be reached does."""
     with db.working():
         db.orchestrator.probe()
-        report = db.orchestrator.health(config.only or None)
+        report = db.orchestrator.health(config.only or None, reader=DAEMON)
     metadata = health_metadata(report)
-    context.log_event(dg.AssetMaterialization(health_key(db.database), metadata=metadata))
-    context.add_output_metadata({**metadata, **db.connection_metadata()})
+    yield dg.AssetMaterialization(health_key(db.database), metadata=metadata)
+    yield from evaluations(report)
+    yield dg.Output(None, metadata={**metadata, **db.connection_metadata()})
 
 
 def health_metadata(report: HealthReport) -> dict[str, dg.MetadataValue]:

@@ -171,9 +171,13 @@ CHECKS = (
         "indexes are valid",
         (Status.WARNING,),
         invalid,
-        "An index that is not valid is kept up to date by every write and used by no query; one that was to keep rows"
-        " unique may not do so. CREATE INDEX CONCURRENTLY leaves it behind when it fails. An index that is being built"
-        " just now is left out. Drop it and build it again, or reindex what backs a constraint.",
+        "An index that is not valid is kept up to date by every write and used by no query; one that was to keep"
+        " rows unique may not do so. CREATE INDEX CONCURRENTLY leaves it behind when it fails. An index that is"
+        " being built just now is left out.",
+        remedy="DROP INDEX CONCURRENTLY it and build it again, or REINDEX INDEX CONCURRENTLY; both take SHARE UPDATE"
+        " EXCLUSIVE. If it was to keep rows unique, remove the duplicates first: select … group by … having count(*)"
+        " > 1.",
+        link="https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY",
         query="invalid_indexes",
     ),
     Check(
@@ -183,6 +187,9 @@ CHECKS = (
         duplicate,
         "Two indexes alike in method, columns, operator classes, collations, directions, INCLUDE and predicate cost"
         " twice and serve once. The one that backs no constraint is named, of equals the later one.",
+        remedy="DROP INDEX CONCURRENTLY the one named (SHARE UPDATE EXCLUSIVE); keep its CREATE INDEX, to undo. A"
+        " constraint's index goes with its constraint: ALTER TABLE … DROP CONSTRAINT, ACCESS EXCLUSIVE for a moment.",
+        link="https://www.postgresql.org/docs/current/indexes.html",
         query="indexes",
     ),
     Check(
@@ -191,6 +198,9 @@ CHECKS = (
         (Status.INFO,),
         redundant,
         "A B-tree on (a) is rarely needed beside one on (a, b). It is smaller, so look at the queries before dropping.",
+        remedy="Look whether queries use it for being smaller (pg_stat_user_indexes.idx_scan), then DROP INDEX"
+        " CONCURRENTLY, and keep its CREATE INDEX, to undo.",
+        link="https://www.postgresql.org/docs/current/indexes-multicolumn.html",
         query="indexes",
     ),
     Check(
@@ -201,6 +211,10 @@ CHECKS = (
         "Each write pays for an index that no query reads. Indexes that keep rows unique, back a constraint, identify"
         " rows to replication or serve a foreign key are left out, and nothing is said before the statistics cover"
         " a week. A standby's queries are counted on the standby only.",
+        remedy="Look at idx_scan on the standbys too, and wait for a month's end. Then DROP INDEX CONCURRENTLY"
+        " (SHARE UPDATE EXCLUSIVE), and keep its CREATE INDEX, to undo. hypopg_hide_index() shows beforehand which"
+        " plans would miss it.",
+        link="https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ALL-INDEXES-VIEW",
         query="index_use",
         unit="bytes",
         limits=Limits(UNUSED_BYTES),
@@ -212,6 +226,9 @@ CHECKS = (
         mostly_null,
         "An index on a column that is mostly null is mostly nulls. With `where column is not null` it is a fraction of"
         " the size, and still serves a foreign key.",
+        remedy="CREATE INDEX CONCURRENTLY … WHERE column IS NOT NULL, then DROP INDEX CONCURRENTLY the old one. A"
+        " query that looks for nulls by index needs the old one.",
+        link="https://www.postgresql.org/docs/current/indexes-partial.html",
         query="null_shares",
         unit="%",
         limits=Limits(MOSTLY_NULL_PERCENT),

@@ -97,6 +97,11 @@ CHECKS = (
         exhaustion,
         "When a sequence, or the integer column it fills, reaches its end, every insert fails at once. Judged by the"
         " narrower of the two, also where the sequence is not owned by the column, and downwards where it descends.",
+        remedy="Widen the column to bigint, and the sequence: ALTER SEQUENCE … AS bigint is a moment, ALTER COLUMN"
+        " TYPE rewrites the table under ACCESS EXCLUSIVE; a large one wants a second column that is filled in"
+        " slices. To win time, let an int key go on from its negative end: ALTER SEQUENCE … MINVALUE -2147483648"
+        " RESTART WITH -2147483648.",
+        link="https://www.postgresql.org/docs/current/datatype-numeric.html#DATATYPE-SERIAL",
         query="sequences",
         unit="%",
         limits=Limits(USED_WARNING_PERCENT, USED_CRITICAL_PERCENT),
@@ -109,6 +114,10 @@ CHECKS = (
         int_key_overflow,
         "An int or smallint key that the application fills itself runs out as a sequence does, and none shows it."
         " The largest value is read through the key's index.",
+        remedy="Widen the column to bigint, and the columns that refer to it: ALTER COLUMN TYPE rewrites the table"
+        " and its indexes under ACCESS EXCLUSIVE; a large one wants a second column that is filled in slices, and a"
+        " swap.",
+        link="https://www.postgresql.org/docs/current/datatype-numeric.html#DATATYPE-INT",
         query="integer_keys",
         unit="%",
         limits=Limits(USED_WARNING_PERCENT, USED_CRITICAL_PERCENT),

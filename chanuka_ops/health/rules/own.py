@@ -54,6 +54,10 @@ CHECKS = (
         visibility,
         "The server hides sessions from a role without pg_read_all_stats, and a table's statistics from a role that may"
         " not read the table. What can't be seen is unknown, never healthy.",
+        remedy="grant pg_monitor to the role: it then sees sessions and statistics views. grant pg_read_all_data"
+        " (14+), or SELECT on the tables, and it sees pg_stats; BYPASSRLS where row security hides rows. It still"
+        " changes nothing: the checks' session is read only.",
+        link="https://www.postgresql.org/docs/current/predefined-roles.html",
         query="visibility",
         unit="tables",
     ),
@@ -63,6 +67,9 @@ CHECKS = (
         (Status.WARNING,),
         check_errors,
         "A check that failed with an error looked at nothing. Its own status is unknown; this says why.",
+        remedy="The finding has the server's message. A lock timeout: somebody holds the table, look again. A"
+        " permission: grant what it names. To live without the check: operations.monitoring.disabled.",
+        link="https://www.postgresql.org/docs/current/monitoring-stats.html",
         scope=Scope.CLUSTER,
     ),
     Check(
@@ -71,6 +78,9 @@ CHECKS = (
         (Status.INFO,),
         cost,
         "A check must not be the load that it warns of.",
+        remedy="See which check took longest (`health check --json`, seconds), disable it or run it less often; a"
+        " bloated pg_class or pg_attribute makes all of them slow: VACUUM those.",
+        link="https://www.postgresql.org/docs/current/catalogs.html",
         scope=Scope.CLUSTER,
         unit="s",
         limits=Limits(COST_S),

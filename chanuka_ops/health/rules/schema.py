@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from chanuka_ops.health.model import Case, Check, Finding, Limits, Need, Row, Rows, Status
+from chanuka_ops.health.model import Case, Check, Finding, Limits, Row, Rows, Status
 
 # A foreign key without an index hurts where the child is large and the parent's rows are deleted or re-keyed:
 # each such change reads the whole child while it holds the parent's row lock.
@@ -70,13 +70,28 @@ def fk_type_mismatch(rows: Rows, case: Case) -> Iterator[Finding]:
             )
 
 
+def fk_duplicate(rows: Rows, case: Case) -> Iterator[Finding]:
+    """The same columns refer to the same parent's columns twice."""
+    first: dict[tuple[object, ...], str] = {}
+    for row in rows:
+        pairs = frozenset(zip(row["columns"], row["parent_columns"], strict=True))
+        kept = first.setdefault((row["table"], row["parent"], pairs), row["name"])
+        if kept != row["name"]:
+            yield case.finding(
+                f"{row['table']}.{row['name']}",
+                f"foreign key {row['name']} of {row['table']} says the same as {kept}: every write is checked twice",
+                f"alter table {row['table']} drop constraint {row['name']}, the one whose ON DELETE isn't wanted",
+            )
+
+
 def constraint_not_valid(rows: Rows, case: Case) -> Iterator[Finding]:
     """NOT VALID and never validated."""
     for row in rows:
         yield case.finding(
             row["name"],
             f"constraint {row['constraint_name']} of {row['table']} holds for new rows only: {row['definition']}",
-            f"alter table {row['table']} validate constraint {row['constraint_name']} (a scan; blocks no writer)",
+            f"alter {row['kind']} {row['table']} validate constraint {row['constraint_name']} (a scan; blocks no"
+            " writer)",
         )
 
 
@@ -105,29 +120,16 @@ def matview_unpopulated(rows: Rows, case: Case) -> Iterator[Finding]:
 def trigger_disabled(rows: Rows, case: Case) -> Iterator[Finding]:
     """Somebody switched it off, for a load perhaps, and not on again."""
     for row in rows:
-        if row["is_internal"]:
+        if row["is_event"]:
+            what = f"event trigger {row['trigger_name']} is disabled"
+            remedy = f"alter event trigger {row['trigger_name']} enable, or drop it"
+        elif row["is_internal"]:
             what = f"constraint {row['constraint_name'] or row['trigger_name']} of {row['table']} is not enforced"
             remedy = f"alter table {row['table']} enable trigger all, then look for rows that break the constraint"
         else:
             what = f"trigger {row['trigger_name']} of {row['table']} is disabled"
             remedy = f"alter table {row['table']} enable trigger {row['trigger_name']}, or drop it"
         yield case.finding(row["name"], what, remedy)
-
-
-def default_rows(rows: Rows, case: Case) -> Iterator[Finding]:
-    """Rows for which no partition was made."""
-    for row in rows:
-        name = row["name"]
-        if row["probe"] is None:
-            yield case.unknown(name, f"the role may not read default partition {name}", f"grant select on {name}")
-        elif row["probed"]:
-            yield case.finding(
-                name,
-                f"default partition {name} of {row['parent']} holds rows (about {max(row['live'], 1)}): a partition is"
-                " missing, and adding it later scans and locks the default one",
-                "make the missing partition and move the rows into it",
-                value=max(row["live"], 1),
-            )
 
 
 def unlogged(rows: Rows, case: Case) -> Iterator[Finding]:
@@ -152,6 +154,9 @@ CHECKS = (
         " columns, in any order, each such change reads the whole child. An invalid index or one with a predicate"
         " doesn't serve (but `column IS NOT NULL` does). It is a warning where the child is large and the"
         " parent's rows change.",
+        remedy="CREATE INDEX CONCURRENTLY on the child's columns (SHARE UPDATE EXCLUSIVE; reads and writes go on)."
+        " It isn't needed where parents are never deleted and their keys never change.",
+        link="https://www.postgresql.org/docs/current/ddl-constraints.html#DDL-CONSTRAINTS-FK",
         query="foreign_keys",
         unit="rows",
         limits=Limits(LARGE_CHILD_ROWS),
@@ -162,6 +167,20 @@ CHECKS = (
         (Status.WARNING,),
         fk_type_mismatch,
         "An int column that refers to a bigint key overflows first, and joins of unlike types may not use an index.",
+        remedy="Give the child's column the parent's type. ALTER COLUMN TYPE rewrites the table under ACCESS"
+        " EXCLUSIVE; a large one wants a new column, a trigger that fills it, a backfill in slices, and a swap.",
+        link="https://www.postgresql.org/docs/current/ddl-constraints.html#DDL-CONSTRAINTS-FK",
+        query="foreign_keys",
+    ),
+    Check(
+        "schema.fk_duplicate",
+        "no foreign key stands twice",
+        (Status.INFO,),
+        fk_duplicate,
+        "Two foreign keys over the same columns check every insert and every delete twice; where their ON DELETE"
+        " differs, which of the two acts is not obvious to anybody.",
+        remedy="ALTER TABLE … DROP CONSTRAINT …: ACCESS EXCLUSIVE on the child and the parent, for a moment.",
+        link="https://www.postgresql.org/docs/current/ddl-constraints.html#DDL-CONSTRAINTS-FK",
         query="foreign_keys",
     ),
     Check(
@@ -171,6 +190,10 @@ CHECKS = (
         constraint_not_valid,
         "NOT VALID is the first half of a careful migration. Until VALIDATE CONSTRAINT, old rows may break the rule and"
         " the planner can't rely on it.",
+        remedy="ALTER TABLE … VALIDATE CONSTRAINT …: a scan under SHARE UPDATE EXCLUSIVE, so reads and writes go on."
+        " If it fails, its message names the first row that breaks the rule. A domain's: ALTER DOMAIN … VALIDATE"
+        " CONSTRAINT ….",
+        link="https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-VALIDATE-CONSTRAINT",
         query="constraints_not_valid",
     ),
     Check(
@@ -179,6 +202,10 @@ CHECKS = (
         (Status.INFO,),
         no_primary_key,
         "Without one a row can't be named, duplicates can't be told apart, and logical replication can't send updates.",
+        remedy="CREATE UNIQUE INDEX CONCURRENTLY on columns that are NOT NULL, then ALTER TABLE … ADD PRIMARY KEY"
+        " USING INDEX …, ACCESS EXCLUSIVE for a moment. Where nothing identifies a row: add id bigint generated"
+        " always as identity, which rewrites the table.",
+        link="https://www.postgresql.org/docs/current/ddl-constraints.html#DDL-CONSTRAINTS-PRIMARY-KEYS",
         query="no_primary_key",
     ),
     Check(
@@ -187,6 +214,9 @@ CHECKS = (
         (Status.INFO,),
         matview_unpopulated,
         "A materialised view made WITH NO DATA raises an error at each query until it is refreshed.",
+        remedy="REFRESH MATERIALIZED VIEW …, under ACCESS EXCLUSIVE the first time; with a unique index, later ones"
+        " may be CONCURRENTLY. Drop it if nobody asks it.",
+        link="https://www.postgresql.org/docs/current/sql-refreshmaterializedview.html",
         query="unpopulated_matviews",
     ),
     Check(
@@ -194,21 +224,14 @@ CHECKS = (
         "triggers are enabled",
         (Status.WARNING,),
         trigger_disabled,
-        "A disabled trigger is usually a load that forgot to switch it on again. DISABLE TRIGGER ALL also switches off"
-        " foreign keys: rows that break them come in unseen, and validation doesn't look again.",
+        "A disabled trigger is usually a load that forgot to switch it on again; event triggers count too. DISABLE"
+        " TRIGGER ALL also switches off foreign keys: rows that break them come in unseen, and validation doesn't look"
+        " again.",
+        remedy="ALTER TABLE … ENABLE TRIGGER … (SHARE ROW EXCLUSIVE), or drop it; ALTER EVENT TRIGGER … ENABLE."
+        " After a foreign key was off, look for orphans, then drop the constraint, add it NOT VALID and validate it:"
+        " enabling alone doesn't look at what came in.",
+        link="https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-DISABLE-ENABLE-TRIGGER",
         query="disabled_triggers",
-    ),
-    Check(
-        "partition.default_rows",
-        "default partitions are empty",
-        (Status.WARNING,),
-        default_rows,
-        "Rows in the default partition mean that a partition is missing. Making it later must prove that the default"
-        " partition holds none of its rows: a scan under an exclusive lock.",
-        query="default_partitions",
-        unit="rows",
-        needs=(Need.TABLES,),
-        probes=True,
     ),
     Check(
         "table.unlogged",
@@ -216,6 +239,9 @@ CHECKS = (
         (Status.INFO,),
         unlogged,
         "Unlogged tables are fast because nothing brings them back after a crash.",
+        remedy="If its rows matter: ALTER TABLE … SET LOGGED, which rewrites it under ACCESS EXCLUSIVE. If they"
+        " don't, list the object as expected by raising nothing: it is advice.",
+        link="https://www.postgresql.org/docs/current/sql-createtable.html#SQL-CREATETABLE-UNLOGGED",
         query="tables",
     ),
 )

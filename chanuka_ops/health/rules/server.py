@@ -118,6 +118,17 @@ def checksum_failures(rows: Rows, case: Case) -> Iterator[Finding]:
         )
 
 
+def checksums_off(rows: Rows, case: Case) -> Iterator[Finding]:
+    """Damage by the disk is read as data."""
+    del rows
+    if case.facts.settings.get("data_checksums") == "off":
+        yield case.finding(
+            None,
+            "pages have no checksums: what the disk or the memory changes is read as if it were data",
+            "at the next longer stop: pg_checksums --enable --progress on the data directory, on standbys too",
+        )
+
+
 def hit_ratio(rows: Rows, case: Case) -> Iterator[Finding]:
     """A chart, never an alarm: no limit is right for two databases."""
     for row in rows:
@@ -139,6 +150,10 @@ CHECKS = (
         reachable,
         "Tells apart: nobody answers, it is starting, no slot is free, wrong role or password, no such database. While"
         " it can't be reached, every other check is unknown.",
+        remedy="Unavailable: start it, look at host, port and firewall. Starting: its log says how far recovery is."
+        " Saturated: close idle sessions; reserved_connections (16+) keeps slots for monitoring. Authentication: the"
+        " role, its password, pg_hba.conf. Missing: create the database, or correct the URL.",
+        link="https://www.postgresql.org/docs/current/server-start.html",
         scope=_C,
     ),
     Check(
@@ -148,6 +163,9 @@ CHECKS = (
         version_eol,
         "Each major version gets fixes for five years. After that, holes in it stay open. From a table shipped with"
         " this package; half a year before the end it is an info.",
+        remedy="Plan the upgrade: pg_upgrade takes minutes with --link, logical replication a switch-over of"
+        " seconds. Rehearse it on a copy, and run ANALYZE afterwards.",
+        link="https://www.postgresql.org/support/versioning/",
         scope=_C,
         unit="days left",
     ),
@@ -158,6 +176,9 @@ CHECKS = (
         minor_behind,
         "Minor releases hold fixes only, of data loss and security too. From a dated table shipped with this package;"
         " an info in the first month after a release.",
+        remedy="Install the packages and restart: minor releases change neither files nor the catalogue. Read the"
+        " release notes between the two for what to do after the update (a REINDEX, now and then). Standbys first.",
+        link="https://www.postgresql.org/docs/current/upgrading.html",
         scope=_C,
         unit="releases",
     ),
@@ -167,6 +188,9 @@ CHECKS = (
         (Status.INFO,),
         extension_outdated,
         "After an upgrade of packages, the SQL objects of an extension stay as they were until ALTER EXTENSION UPDATE.",
+        remedy="Read the extension's release notes, then ALTER EXTENSION … UPDATE; it may lock what it changes."
+        " Libraries that are preloaded need the server's restart first.",
+        link="https://www.postgresql.org/docs/current/sql-alterextension.html",
         query="extensions",
     ),
     Check(
@@ -176,6 +200,11 @@ CHECKS = (
         collation_mismatch,
         "When the C library or ICU changes how text sorts, indexes built before are in the wrong order: queries miss"
         " rows, and unique indexes let duplicates in. The server only writes a warning to its log.",
+        remedy="Look whether rows are out of order: select bt_index_check('…'::regclass) of the extension amcheck."
+        " REINDEX (CONCURRENTLY) what is ordered by it: indexes on text, and exclusion constraints; look at"
+        " partitions by range of text too. Then ALTER COLLATION … REFRESH VERSION, or ALTER DATABASE … REFRESH"
+        " COLLATION VERSION (15+).",
+        link="https://www.postgresql.org/docs/current/sql-altercollation.html",
         query="collations",
     ),
     Check(
@@ -185,9 +214,25 @@ CHECKS = (
         checksum_failures,
         "A wrong checksum is a page that the disk, the controller or the memory changed. The count stays until the"
         " database's statistics are reset.",
+        remedy="Take the server out of service and copy it as it is. Look at the disk's own log. Fail over to a"
+        " standby, or restore from a proven backup; pg_amcheck shows what else is damaged. ignore_checksum_failure"
+        " is the last resort, on a copy.",
+        link="https://www.postgresql.org/docs/current/checksums.html",
         query="checksum_failures",
         scope=_C,
         unit="pages",
+    ),
+    Check(
+        "checksum.off",
+        "pages have checksums",
+        (Status.INFO,),
+        checksums_off,
+        "Without checksums a page that was damaged below the server is found late, by a wrong answer, and is in every"
+        " backup since. They are on by default from 18; older clusters keep what they were made with.",
+        remedy="With the server stopped: pg_checksums --enable --progress reads and writes each page once. Or on a"
+        " standby that is then promoted. It costs a few per cent of writes (hint bits go to the WAL).",
+        link="https://www.postgresql.org/docs/current/app-pgchecksums.html",
+        scope=_C,
     ),
     Check(
         "cache.hit_ratio",
@@ -195,6 +240,9 @@ CHECKS = (
         (Status.OK,),
         hit_ratio,
         "A chart to see a change in. Published limits go from 50 to 99 %, so there is none here.",
+        remedy="Nothing by itself. Where it falls after a change, look at which query reads more than before"
+        " (query.regression), before giving more memory.",
+        link="https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-DATABASE-VIEW",
         query="cache",
         unit="%",
         limits=Limits(),

@@ -99,6 +99,10 @@ CHECKS = (
         _CRITICAL,
         autovacuum_off,
         "Without autovacuum, tables grow and the server at last stops taking writes.",
+        remedy="alter system reset autovacuum; select pg_reload_conf(). Then VACUUM (ANALYZE) what grew most:"
+        " vacuum.dead_tuples names it. If it was in the way, autovacuum_vacuum_cost_limit and a table's own settings"
+        " are the knobs.",
+        link="https://www.postgresql.org/docs/current/runtime-config-vacuum.html#GUC-AUTOVACUUM",
         scope=_C,
     ),
     Check(
@@ -107,6 +111,9 @@ CHECKS = (
         _CRITICAL,
         track_counts_off,
         "Autovacuum decides by these counts. Without them it does nothing, although it is on.",
+        remedy="alter system reset track_counts; select pg_reload_conf(). If it stays off, it is set for the"
+        " database or the role: select * from pg_db_role_setting; alter database … reset track_counts.",
+        link="https://www.postgresql.org/docs/current/runtime-config-statistics.html#GUC-TRACK-COUNTS",
         scope=_C,
     ),
     Check(
@@ -116,6 +123,9 @@ CHECKS = (
         unsafe_durability,
         "fsync, full_page_writes, zero_damaged_pages and ignore_checksum_failure trade the data for speed or quiet;"
         " synchronous_commit = off trades the last moments only, and is a warning.",
+        remedy="alter system reset …; select pg_reload_conf(). Then CHECKPOINT, and with fsync also a sync of the"
+        " file systems. For a load that may be lost, set synchronous_commit = off in that session alone.",
+        link="https://www.postgresql.org/docs/current/runtime-config-wal.html#RUNTIME-CONFIG-WAL-SETTINGS",
         scope=_C,
     ),
     Check(
@@ -124,6 +134,9 @@ CHECKS = (
         (Status.INFO,),
         pending_restart,
         "A setting that waits for a restart comes into force at the next one, planned or not.",
+        remedy="Restart at the next window; or alter system reset … and reload, if it is not meant. On a standby"
+        " some of them must be raised first (max_connections, max_worker_processes …).",
+        link="https://www.postgresql.org/docs/current/view-pg-settings.html",
         query="settings",
         scope=_C,
     ),
@@ -134,6 +147,10 @@ CHECKS = (
         config_error,
         "A line that the server can't use is skipped at reload and may keep it from starting. What only waits for a"
         " restart is left out.",
+        remedy="select * from pg_file_settings where error is not null; correct the line, then select"
+        " pg_reload_conf() and look again. For pg_hba.conf: select * from pg_hba_file_rules where error is not null;"
+        " the rules as they were last whole stay in force.",
+        link="https://www.postgresql.org/docs/current/view-pg-file-settings.html",
         query="config_errors",
         scope=_C,
         needs=(Need.CONFIG_FILES,),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chanuka_ops.health.model import Case, Check, Finding, Limits, Need, Rows, Scope, Status
+from chanuka_ops.health.model import Case, Check, Finding, Limits, Need, Row, Rows, Scope, Status
 
 # The server takes no more writes three million ids before the end (SetTransactionIdLimit in varsup.c).
 STOP_AT = 2**31 - 1 - 3_000_000
@@ -18,8 +18,10 @@ FREEZE_CRITICAL_PERCENT = 200.0
 # One twentieth and a half of the default freeze age: hours of a busy server, in which no dead row was removed.
 HORIZON_WARNING_XIDS = 10_000_000
 HORIZON_CRITICAL_XIDS = 100_000_000
-# Two-phase commit takes milliseconds; a transaction that stands for half a minute has lost its coordinator.
+# Two-phase commit takes milliseconds; a transaction that stands for half a minute has lost its coordinator. Where
+# nobody of its owner's is connected any more, it is lost at once.
 PREPARED_S = 30.0
+ABANDONED_S = 1.0
 
 
 def _room(age: float, freeze_at: float) -> float:
@@ -51,21 +53,30 @@ def multixact(rows: Rows, case: Case) -> Iterator[Finding]:
 
 def freeze_age(rows: Rows, case: Case) -> Iterator[Finding]:
     """A table, or its TOAST table, past the age at which it was to be frozen."""
-    server_limit = case.facts.number("autovacuum_freeze_max_age", 200_000_000)
+    xid_limit = case.facts.number("autovacuum_freeze_max_age", 200_000_000)
+    mxid_limit = case.facts.number("autovacuum_multixact_freeze_max_age", 400_000_000)
     for row in rows:
-        own = min(row["own_limit"] or server_limit, server_limit)  # a table may lower the limit, not raise it
-        toast = min(row["toast_limit"] or own, server_limit)
-        percent = max(100.0 * row["xid_age"] / own, 100.0 * (row["toast_age"] or 0) / toast)
+        percent, age, what = max(
+            (*_of_limit(row, "xid", xid_limit), "transactions"), (*_of_limit(row, "mxid", mxid_limit), "multixacts")
+        )
         found = case.finding(
             row["name"],
-            f"the oldest row of {row['name']} is {max(row['xid_age'], row['toast_age'] or 0)} transactions old,"
-            f" {percent:.0f} % of the age at which it was to be frozen",
+            f"the oldest row of {row['name']} is {age:.0f} {what} old, {percent:.0f} % of the age at which it was to be"
+            " frozen",
             f"vacuum (freeze) {row['name']}",
             value=percent,
         )
         if found.status is Status.WARNING and row["being_vacuumed"]:
             continue  # the vacuum that was due is at work
         yield found
+
+
+def _of_limit(row: Row, kind: str, server_limit: float) -> tuple[float, float]:
+    """Return how many per cent of its limit the table or its TOAST table has reached, and that one's age."""
+    own = min(row[f"own_{kind}_limit"] or server_limit, server_limit)  # a table may lower the limit, not raise it
+    toast = min(row[f"toast_{kind}_limit"] or own, server_limit)
+    age, toast_age = float(row[f"{kind}_age"]), float(row[f"toast_{kind}_age"] or 0)
+    return max((100.0 * age / own, age), (100.0 * toast_age / toast, toast_age))
 
 
 def xmin_horizon(rows: Rows, case: Case) -> Iterator[Finding]:
@@ -99,6 +110,7 @@ def prepared_orphan(rows: Rows, case: Case) -> Iterator[Finding]:
             " locks over restarts, and holds back vacuum",
             "ask its coordinator; then commit prepared or rollback prepared, in this database",
             value=row["seconds"],
+            status=Status.CRITICAL if row["seconds"] >= ABANDONED_S and not row["owner_is_here"] else None,
         )
 
 
@@ -113,6 +125,11 @@ CHECKS = (
         wraparound,
         "At two billion transactions without freezing, the server takes no more writes. The value is the share used of"
         " the room between autovacuum_freeze_max_age and that end: 0 % is normal however high the setting is.",
+        remedy="End what holds back the horizon (txn.xmin_horizon names it), then VACUUM (FREEZE, VERBOSE) the"
+        " oldest tables (vacuum.freeze_age names them); it takes SHARE UPDATE EXCLUSIVE, so reads and writes go on."
+        " From 14 on autovacuum hurries by itself past vacuum_failsafe_age. Don't start in single-user mode: vacuum"
+        " works without it.",
+        link="https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-WRAPAROUND",
         query="database_ages",
         scope=Scope.CLUSTER,
         unit="%",
@@ -124,6 +141,10 @@ CHECKS = (
         _RISES,
         multixact,
         "The same for the ids of shared row locks, which foreign keys and SELECT FOR SHARE use up.",
+        remedy="VACUUM (FREEZE) the tables that are locked by foreign keys most; it takes SHARE UPDATE EXCLUSIVE. A"
+        " parent that all rows of a busy child refer to uses up most: SELECT … FOR KEY SHARE is taken there for each"
+        " insert.",
+        link="https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-MULTIXACT-WRAPAROUND",
         query="database_ages",
         scope=Scope.CLUSTER,
         unit="%",
@@ -134,8 +155,11 @@ CHECKS = (
         "tables are frozen in time",
         _RISES,
         freeze_age,
-        "Against the table's own autovacuum_freeze_max_age, its TOAST table and materialised views included. A table"
-        " that is being vacuumed just now is left out.",
+        "Against the table's own autovacuum_freeze_max_age and its multixact twin, with its TOAST table and"
+        " materialised views. A table that is being vacuumed just now is left out.",
+        remedy="VACUUM (FREEZE, VERBOSE) the table: SHARE UPDATE EXCLUSIVE, so reads and writes go on; it says what"
+        " it can't freeze. If autovacuum starts and never ends, somebody cancels it: DDL, or a lock at each try.",
+        link="https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-WRAPAROUND",
         query="table_ages",
         unit="% of the limit",
         limits=Limits(FREEZE_WARNING_PERCENT, FREEZE_CRITICAL_PERCENT),
@@ -147,6 +171,11 @@ CHECKS = (
         xmin_horizon,
         "Vacuum removes no row that the oldest snapshot might see. The holder is a session, a prepared transaction, a"
         " replication slot or a standby; it also explains dead rows, bloat and wraparound.",
+        remedy="Session: have it commit, or select pg_terminate_backend(pid). Prepared transaction: COMMIT PREPARED"
+        " or ROLLBACK PREPARED. Slot: let its consumer catch up, or select pg_drop_replication_slot(…), after which"
+        " the consumer must be set up anew. Standby: end its long query, or hot_standby_feedback = off there. Then"
+        " vacuum.",
+        link="https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-BASICS",
         query="horizon",
         unit="transactions",
         limits=Limits(HORIZON_WARNING_XIDS, HORIZON_CRITICAL_XIDS),
@@ -158,7 +187,11 @@ CHECKS = (
         (Status.CRITICAL,),
         prepared_orphan,
         "A transaction that was prepared and forgotten keeps its locks even over a restart, and holds back vacuum until"
-        " someone commits it or rolls it back.",
+        " someone commits it or rolls it back. One whose owner has no session here any more is forgotten already.",
+        remedy="Ask the coordinator what became of it; then, in the transaction's own database, COMMIT PREPARED"
+        " 'gid' or ROLLBACK PREPARED 'gid' (its owner or a superuser may). Where nothing uses two-phase commit:"
+        " max_prepared_transactions = 0.",
+        link="https://www.postgresql.org/docs/current/sql-prepare-transaction.html",
         query="prepared",
         unit="s",
         limits=Limits(PREPARED_S),

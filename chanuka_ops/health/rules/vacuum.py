@@ -1,70 +1,33 @@
-"""Vacuum and statistics: dead rows, frozen rows, and what the planner knows."""
+"""Vacuum: dead rows, and tables that it doesn't come to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from chanuka_ops.health.model import Case, Check, Facts, Finding, Limits, Need, Row, Rows, Status
+from chanuka_ops.health.model import Case, Check, Facts, Finding, Limits, Row, Rows, Status
+from chanuka_ops.health.rules.triggers import insert_trigger, vacuum_trigger
 
-# Autovacuum starts at 100 % of the trigger and may queue for a while: half as much again is more than queueing.
-DEAD_TRIGGER_PERCENT = 150.0
-# Under ten thousand rows nobody feels them, whatever the share.
+# Autovacuum starts at 100 % of the trigger, and comes by once a minute: a fifth more is more than waiting for that.
+DEAD_TRIGGER_PERCENT = 120.0
+# Under ten thousand rows nobody feels them, whatever the share; but who set a table's own trigger drew a line there.
 DEAD_FLOOR_ROWS = 10_000
-# Statistics are refreshed at 100 % of their own trigger; twice that means that nobody refreshes them.
-STALE_TRIGGER_PERCENT = 200.0
-STALE_FLOOR_ROWS = 10_000
-# ANALYZE estimates the rows of a large table from a sample.
-COUNTING_TOLERANCE = 0.05
-# The planner's guesses for an unknown table start to hurt where a wrong join order costs more than the query itself.
-MISSING_FLOOR_ROWS = 10_000
-LOW_HOT_PERCENT = 10.0
-LOW_HOT_FLOOR_UPDATES = 10_000
+DEAD_FLOOR_ROWS_OWN_TRIGGER = 1_000
+_OWN_TRIGGER = ("autovacuum_vacuum_threshold", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_max_threshold")
+# Between two visits any number of tables comes due. One past twice its trigger was passed over.
+OVERDUE_SHARE = 2.0
+# A worker takes one table after another: five for each is a queue that grows faster than it is served.
+QUEUE_PER_WORKER = 5.0
+# A table whose updates mostly can't be HOT shows single digits; one with a mixed load, half and more.
 
 _OFF = frozenset({"false", "off", "no", "n", "f", "0", "fal", "fals", "of"})  # what parse_bool() takes for false
-
-
-def _option(row: Row, name: str, default: float, *, toast: bool = False) -> float:
-    """Return a table's own setting; a TOAST table without one follows its owner, as autovacuum does."""
-    own: Mapping[str, Any] = row["options"]
-    toasts: Mapping[str, Any] = row["toast_options"]
-    value = toasts.get(name, own.get(name)) if toast else own.get(name)
-    return default if value is None else float(value)
-
-
-def vacuum_trigger(row: Row, facts: Facts, *, toast: bool = False) -> float:
-    """Return the dead rows at which autovacuum comes to this table, by its own settings.
-
-    https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM
-    """
-    tuples = float(row["toast_reltuples"] or 0 if toast else row["reltuples"])
-    if tuples < 0:  # -1: never vacuumed or analysed
-        tuples = 0.0 if toast else float(row["live"])
-    base = _option(row, "autovacuum_vacuum_threshold", facts.number("autovacuum_vacuum_threshold", 50), toast=toast)
-    scale = _option(
-        row, "autovacuum_vacuum_scale_factor", facts.number("autovacuum_vacuum_scale_factor", 0.2), toast=toast
-    )
-    # from 18 on; -1 switches the ceiling off, and older servers have none
-    ceiling = _option(
-        row, "autovacuum_vacuum_max_threshold", facts.number("autovacuum_vacuum_max_threshold", -1), toast=toast
-    )
-    trigger = base + scale * tuples
-    return min(trigger, ceiling) if ceiling >= 0 else trigger
-
-
-def analyze_trigger(row: Row, facts: Facts) -> float:
-    """Return the changed rows at which autovacuum analyses this table."""
-    tuples = float(row["reltuples"] if row["reltuples"] >= 0 else row["live"])
-    base = _option(row, "autovacuum_analyze_threshold", facts.number("autovacuum_analyze_threshold", 50))
-    scale = _option(row, "autovacuum_analyze_scale_factor", facts.number("autovacuum_analyze_scale_factor", 0.1))
-    return base + scale * tuples
 
 
 def dead_tuples(rows: Rows, case: Case) -> Iterator[Finding]:
     """Dead rows well past the table's own trigger, and no vacuum at work on it."""
     for row in rows:
         for toast, dead in ((False, row["dead"]), (True, row["toast_dead"] or 0)):
-            if dead < DEAD_FLOOR_ROWS:
+            own = any(name in row["options"] or (toast and name in row["toast_options"]) for name in _OWN_TRIGGER)
+            if dead < (DEAD_FLOOR_ROWS_OWN_TRIGGER if own else DEAD_FLOOR_ROWS):
                 continue
             trigger = vacuum_trigger(row, case.facts, toast=toast)
             share = 100.0 * dead / max(trigger, 1.0)
@@ -80,18 +43,49 @@ def dead_tuples(rows: Rows, case: Case) -> Iterator[Finding]:
             yield found
 
 
+def _switched_off(row: Row) -> str | None:
+    """Return the prefix of the storage parameter by which autovacuum is off for a table or its TOAST table."""
+    for options, prefix in ((row["options"], " "), (row["toast_options"], "toast.")):
+        if str(options.get("autovacuum_enabled", "true")).lower() in _OFF:
+            return prefix
+    return None
+
+
+def overdue(row: Row, facts: Facts) -> float:
+    """Return how many times over a table is due, by dead rows or by inserted ones; below 1 it isn't."""
+    by_dead = row["dead"] / max(vacuum_trigger(row, facts), 1.0)
+    inserts = insert_trigger(row, facts)
+    return float(max(by_dead, 0.0 if inserts is None else row["inserted_since_vacuum"] / max(inserts, 1.0)))
+
+
+def stale(rows: Rows, case: Case) -> Iterator[Finding]:
+    """More tables long due than the workers can take.
+
+    That a table was not vacuumed for long says nothing: one that nobody writes to needs none.
+    """
+    due = [row for row in rows if overdue(row, case.facts) >= OVERDUE_SHARE]
+    due = [row for row in due if not row["being_vacuumed"] and _switched_off(row) is None]
+    workers = max(case.facts.number("autovacuum_max_workers", 3), 1.0)
+    yield case.finding(
+        None,
+        f"{len(due)} tables wait for {workers:.0f} autovacuum workers at more than {OVERDUE_SHARE:.0f} times their"
+        f" trigger{': ' if due else ''}{', '.join(row['name'] for row in due[:3])}",
+        "select * from pg_stat_progress_vacuum says whether workers are busy; then raise autovacuum_vacuum_cost_limit,"
+        " and only then the number of workers",
+        value=len(due) / workers,
+    )
+
+
 def disabled_table(rows: Rows, case: Case) -> Iterator[Finding]:
     """Autovacuum switched off for one table, or for its TOAST table only."""
     for row in rows:
         name = row["name"]
-        for options, part in ((row["options"], ""), (row["toast_options"], "toast.")):
-            if str(options.get("autovacuum_enabled", "true")).lower() in _OFF:
-                yield case.finding(
-                    name,
-                    f"autovacuum is off for {'the TOAST table of ' if part else ''}{name}",
-                    f"alter table {name} reset ({part}autovacuum_enabled)",
-                )
-                break
+        if part := _switched_off(row):
+            yield case.finding(
+                name,
+                f"autovacuum is off for {'the TOAST table of ' if part == 'toast.' else ''}{name}",
+                f"alter table {name} reset ({part.strip()}autovacuum_enabled)",
+            )
 
 
 def unthrottled(rows: Rows, case: Case) -> Iterator[Finding]:
@@ -114,73 +108,6 @@ def unthrottled(rows: Rows, case: Case) -> Iterator[Finding]:
                 )
 
 
-def _counted_late(row: Row) -> bool:
-    """Tell whether the changes were made before ANALYZE and counted after it.
-
-    A session hands in its counts up to seconds late, so a load that analyses at once looks wholly changed. Then the
-    counts make up exactly the rows that ANALYZE saw.
-    """
-    changes = row["inserted"] + row["updated"] + row["deleted"]
-    counted = row["inserted"] - row["deleted"]
-    seen = max(row["reltuples"], 1.0)
-    return bool(row["modified"] == changes and abs(counted - seen) <= COUNTING_TOLERANCE * seen)
-
-
-def statistics_stale(rows: Rows, case: Case) -> Iterator[Finding]:
-    """Changed far past the table's own trigger for analyse. Never analysed at all is stats.missing."""
-    for row in rows:
-        if not row["analyzed"] or row["modified"] < STALE_FLOOR_ROWS or _counted_late(row):
-            continue
-        trigger = analyze_trigger(row, case.facts)
-        yield case.finding(
-            row["name"],
-            f"{row['modified']} rows of {row['name']} changed since its statistics were taken; autovacuum was to take"
-            f" them anew at {trigger:.0f}",
-            f"analyze {row['name']}",
-            value=100.0 * row["modified"] / max(trigger, 1.0),
-        )
-
-
-def statistics_missing(rows: Rows, case: Case) -> Iterator[Finding]:
-    """Filled and never analysed; a partitioned table is one finding."""
-    bare: dict[str, float] = {}
-    hidden: dict[str, float] = {}
-    for row in rows:
-        size = max(row["reltuples"], row["live"])
-        if size < MISSING_FLOOR_ROWS:
-            continue
-        if row["has_statistics"] is False:
-            group = bare if row["readable"] else hidden
-            group[row["root"]] = group.get(row["root"], 0) + size
-    for name, size in bare.items():
-        yield case.finding(
-            name, f"the planner knows nothing of {name} (about {size:.0f} rows)", f"analyze {name}", value=size
-        )
-    if hidden:
-        yield case.unknown(
-            None,
-            f"the statistics of {len(hidden)} tables are hidden from this role, {next(iter(hidden))} for one",
-            "grant pg_read_all_data to the role, or SELECT on the tables",
-            value=len(hidden),
-        )
-
-
-def low_hot(rows: Rows, case: Case) -> Iterator[Finding]:
-    """Updates that have to touch every index."""
-    for row in rows:
-        if row["updated"] < LOW_HOT_FLOOR_UPDATES:
-            continue
-        percent = 100.0 * row["hot_updated"] / row["updated"]
-        if percent < (LOW_HOT_PERCENT if case.limits.first is None else case.limits.first):
-            yield case.finding(
-                row["name"],
-                f"only {percent:.1f} % of the {row['updated']} updates of {row['name']} spared its indexes",
-                f"look for an index on a column that often changes; or alter table {row['name']} set (fillfactor = 90)",
-                value=percent,
-                status=Status.INFO,
-            )
-
-
 CHECKS = (
     Check(
         "vacuum.dead_tuples",
@@ -190,9 +117,28 @@ CHECKS = (
         "Counted against the point at which autovacuum comes to this very table, by its own settings and the server's,"
         " and not by how long ago the last vacuum was. Past it, either autovacuum can't keep up or something holds back"
         " the horizon.",
+        remedy="VACUUM (ANALYZE, VERBOSE) the table; it takes SHARE UPDATE EXCLUSIVE, so reads and writes go on. If it"
+        " removes nothing, txn.xmin_horizon names who stands in its way. If autovacuum is too slow: raise"
+        " autovacuum_vacuum_cost_limit, or alter table … set (autovacuum_vacuum_scale_factor = 0.02).",
+        link="https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM",
         query="tables",
         unit="% of the trigger",
         limits=Limits(DEAD_TRIGGER_PERCENT),
+    ),
+    Check(
+        "vacuum.stale",
+        "vacuum comes to every table that is due",
+        (Status.WARNING,),
+        stale,
+        "Tables past twice their own trigger, by dead rows or by inserted ones that nobody froze: more of them than the"
+        " workers can take, so each waits longer than the last. A table that nobody writes to is never due, however"
+        " long ago its last vacuum was.",
+        remedy="Look whether workers are busy (pg_stat_progress_vacuum) or blocked (lock.blocked). Raise"
+        " autovacuum_vacuum_cost_limit first: all workers share it, so more workers alone are no faster.",
+        link="https://www.postgresql.org/docs/current/runtime-config-vacuum.html#RUNTIME-CONFIG-AUTOVACUUM",
+        query="tables",
+        unit="tables for each worker",
+        limits=Limits(QUEUE_PER_WORKER),
     ),
     Check(
         "vacuum.disabled_table",
@@ -201,6 +147,10 @@ CHECKS = (
         disabled_table,
         "A table without autovacuum grows, and its statistics go stale. Only the vacuum against wraparound still comes,"
         " and then all at once.",
+        remedy="alter table … reset (autovacuum_enabled), or (toast.autovacuum_enabled): SHARE UPDATE EXCLUSIVE for a"
+        " moment. If it was switched off because it was in the way, give the table a lower scale factor instead, so"
+        " that it comes more often and does less.",
+        link="https://www.postgresql.org/docs/current/sql-createtable.html#RELOPTION-AUTOVACUUM-ENABLED",
         query="tables",
     ),
     Check(
@@ -208,41 +158,10 @@ CHECKS = (
         "autovacuum is throttled",
         (Status.WARNING,),
         unthrottled,
-        "A cost delay of 0 lets a vacuum use the whole disk. Rather raise the cost limit.",
+        "A cost delay of 0 lets a vacuum use the whole disk. Such a table's worker is left out of the balance too.",
+        remedy="alter table … reset (autovacuum_vacuum_cost_delay), and raise autovacuum_vacuum_cost_limit where vacuum"
+        " is too slow: that is shared among the workers, so it has an upper bound.",
+        link="https://www.postgresql.org/docs/current/runtime-config-vacuum.html#GUC-AUTOVACUUM-VACUUM-COST-DELAY",
         query="tables",
-    ),
-    Check(
-        "stats.stale",
-        "statistics are current",
-        (Status.WARNING,),
-        statistics_stale,
-        "Rows changed since the last ANALYZE, against the point at which autovacuum would take it anew. With old"
-        " statistics the planner joins in the wrong order.",
-        query="tables",
-        unit="% of the trigger",
-        limits=Limits(STALE_TRIGGER_PERCENT),
-    ),
-    Check(
-        "stats.missing",
-        "tables have statistics",
-        (Status.WARNING,),
-        statistics_missing,
-        "A filled table that was never analysed, after a load or an upgrade perhaps: the planner guesses. Tables under"
-        f" {MISSING_FLOOR_ROWS} rows are left out. A role that may not read a table doesn't see its statistics either.",
-        query="statistics",
-        unit="rows",
-        limits=Limits(MISSING_FLOOR_ROWS),
-        needs=(Need.TABLES,),
-    ),
-    Check(
-        "table.low_hot",
-        "updates spare the indexes",
-        (Status.INFO,),
-        low_hot,
-        "An update that changes no indexed column and finds room on its page touches no index (HOT). Where hardly any"
-        " does, an index on a busy column or full pages cost on every write.",
-        query="tables",
-        unit="%",
-        limits=Limits(LOW_HOT_PERCENT),
     ),
 )

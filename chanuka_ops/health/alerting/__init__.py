@@ -1,0 +1,1 @@
+"""Alerts: what fires once, means something, and resolves by itself."""

@@ -1,0 +1,1 @@
+"""What other monitoring systems read: Prometheus's text format, Nagios's line. Pure."""

@@ -1,0 +1,1 @@
+"""Rates, not totals: what counters stood at before, and how much was added since."""

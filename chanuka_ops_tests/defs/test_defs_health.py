@@ -1,0 +1,94 @@
+"""Health in Dagster: verdicts by subject, and the sensor that looks, tells, and notes what has changed."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+from sqlalchemy import text
+
+from chanuka_ops import config
+from chanuka_ops.config import DatabaseSettings
+from chanuka_ops.db.manager import ConnectionManager
+from chanuka_ops.defs import sensors as sensors_module
+from chanuka_ops.defs.verdicts import health_key, subjects
+from chanuka_ops.health.alerting.keeping import AlertKeeper
+from chanuka_ops_tests.plugins.dagster import Definitions
+from chanuka_ops_tests.plugins.processes import url_of
+
+pytestmark = pytest.mark.postgres
+NOBODY = "postgresql://ops@127.0.0.1:1/chanuka"
+
+
+def tick(cursor: str | None = None) -> dg.SensorResult:
+    with dg.build_sensor_context(cursor=cursor) as context:
+        result = sensors_module.health_alert_sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def verdicts(result: dg.SensorResult) -> dict[str, dg.AssetCheckEvaluation]:
+    found = {}
+    for event in result.asset_events:
+        assert isinstance(event, dg.AssetCheckEvaluation)
+        found[event.check_name] = event
+    return found
+
+
+def plant(database: DatabaseSettings, *statements: str) -> None:
+    with ConnectionManager("main", database) as manager, manager.autocommit() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def test_events_come_on_a_change_and_the_incident_is_to_be_told(
+    definitions: Definitions, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definitions(DATABASE_URL=url_of(database))
+    first = tick()
+    assert verdicts(first)["sequence"].passed
+    again = tick(first.cursor)
+    assert "sequence" not in verdicts(again)  # as before
+    plant(database, "create table t(id serial primary key)", "select setval('t_id_seq', 2147000000)")
+    changed = tick(again.cursor)
+    sequence = verdicts(changed)["sequence"]
+    assert (sequence.passed, sequence.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "public.t_id_seq" in str(sequence.metadata["findings"].value)
+    assert sequence.asset_key == health_key("main")
+    monkeypatch.setattr(sensors_module, "HEARTBEAT", timedelta(0))
+    assert set(subjects()) >= verdicts(tick(changed.cursor)).keys() >= {"sequence", "index", "lock", "server"}
+
+
+def test_who_was_left_is_looked_at_first(definitions: Definitions, database: DatabaseSettings) -> None:
+    url = url_of(database)
+    definitions(CHANUKA__DATABASES__A__URL=url, CHANUKA__DATABASES__B__URL=url)
+    done = json.loads(str(tick().cursor))
+    assert done.keys() == {"a", "b"}
+    done["a"]["at"] = "9999"
+    looked = json.loads(str(tick(json.dumps(done)).cursor))
+    assert looked["b"]["at"] != done["b"]["at"]
+
+
+def test_a_database_that_is_down_is_an_incident_and_no_pass(
+    definitions: Definitions, database: DatabaseSettings
+) -> None:
+    del database
+    definitions(DATABASE_URL=NOBODY)
+    found = verdicts(tick())
+    assert (found["server"].passed, found["server"].severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert not found["index"].passed  # an unknown is no pass
+    settings = config.load()
+    assert [alert.key.check for alert in AlertKeeper(settings.state_dir).alerts() if alert.told] == ["server.reachable"]
+
+
+def test_a_subject_can_be_asked_by_itself(
+    definitions: Definitions, database: DatabaseSettings, instance: dg.DagsterInstance
+) -> None:
+    loaded = definitions(DATABASE_URL=url_of(database))
+    wanted = dg.AssetSelection.checks(dg.AssetCheckKey(health_key("main"), "index"))
+    job = dg.define_asset_job("looks", selection=wanted)
+    merged = dg.Definitions.merge(loaded, dg.Definitions(jobs=[job]))
+    result = merged.resolve_job_def("looks").execute_in_process(instance=instance)
+    assert [(one.check_name, one.passed) for one in result.get_asset_check_evaluations()] == [("index", True)]

@@ -1,0 +1,279 @@
+"""Alerts: told once, told the truth, and never lost; by table, and by whatever Hypothesis thinks of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chanuka_ops.config.alerts import AlertSettings, MaintenanceWindow
+from chanuka_ops.health.alerting import grouping, machine, service
+from chanuka_ops.health.alerting.model import REACHABLE, Alert, Change, Event, Key, Look, Policy, Silence, State
+from chanuka_ops.health.model import Finding, Scope, Status
+
+START = datetime(2026, 11, 28, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+POLICY = Policy(
+    fires_after={Status.WARNING: 3, Status.CRITICAL: 1},
+    clears_after=2,
+    hysteresis=0.05,
+    remind_s=3600,
+    unknown_after_s=300,
+    flaps=3,
+    flap_window_s=3600,
+    steady_after=5,
+)
+CHECK = "index.bloat"
+ALL = frozenset({CHECK, "lock.blocked", REACHABLE})
+
+
+def finding(status: Status, check: str = CHECK, object_: str = "public.i") -> Finding:
+    return Finding(check, status, object_ or None, 60.0, "%", 50.0, f"{check} is wrong", "mend it")
+
+
+def look(what: str, number: int, **more: object) -> Look:
+    """One look: w warning, c critical, . nothing found, ? could not look, d the server is down, n near its limit."""
+    at = START + number * MINUTE
+    base = Look("main", "db:5432", at, {}, {}, ALL)
+    one = {
+        "w": lambda: replace(base, bad={(CHECK, "public.i"): finding(Status.WARNING)}),
+        "c": lambda: replace(base, bad={(CHECK, "public.i"): finding(Status.CRITICAL)}),
+        ".": lambda: base,
+        "n": lambda: replace(base, near=frozenset({CHECK})),
+        "?": lambda: replace(base, unknown={CHECK: "no rights"}, judged=ALL - {CHECK}),
+        "x": lambda: replace(base, judged=ALL - {CHECK}),
+        "p": lambda: replace(base, judged=frozenset({"lock.blocked"}), whole=False),
+        "d": lambda: replace(
+            base,
+            bad={(REACHABLE, ""): finding(Status.CRITICAL, REACHABLE, "")},
+            unknown=dict.fromkeys(ALL, "the server can't be asked"),
+            judged=frozenset(),
+        ),
+    }[what]()
+    return replace(one, **more)  # type: ignore[arg-type]
+
+
+def told(looks: str, policy: Policy = POLICY, silences: Sequence[Silence] = ()) -> list[str]:
+    """What is told at each look: event and severity, or nothing."""
+    alerts: dict[Key, Alert] = {}
+    said = []
+    for number, what in enumerate(looks):
+        alerts, changes = machine.advance(alerts, look(what, number), policy, silences)
+        alerts = {key: Alert.from_json(alert.to_json()) for key, alert in alerts.items()}  # as the store keeps them
+        said.append(" ".join(f"{change.event}:{change.alert.severity}" for change in changes))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        ("ww.", ["", "", ""]),
+        ("www", ["", "", "firing:warning"]),
+        ("ww.www", ["", "", "", "", "", "firing:warning"]),
+        ("c", ["firing:critical"]),
+        ("cc..", ["firing:critical", "", "", "resolved:critical"]),
+        ("c.c..", ["firing:critical", "", "", "", "resolved:critical"]),
+        ("wwwc", ["", "", "firing:warning", "escalated:critical"]),
+        ("cw..", ["firing:critical", "", "", "resolved:warning"]),
+        ("wc", ["", "firing:critical"]),
+        ("cnnn..", ["firing:critical", "", "", "", "", "resolved:critical"]),
+        ("c???..", ["firing:critical", "", "", "", "", "resolved:critical"]),
+        ("????????", ["", "", "", "", "", "firing:unknown", "", ""]),
+        ("??.???", ["", "", "", "", "", ""]),
+        ("???????..", ["", "", "", "", "", "firing:unknown", "", "", "resolved:unknown"]),
+        ("cx", ["firing:critical", "resolved:critical"]),
+        ("cppp", ["firing:critical", "", "", ""]),
+        ("dddd", ["firing:critical", "", "", ""]),
+        ("cdd..", ["firing:critical", "firing:critical", "", "", "resolved:critical resolved:critical"]),
+    ],
+)
+def test_what_is_told(looks: str, expected: list[str]) -> None:
+    assert told(looks) == expected
+
+
+def test_a_server_that_is_down_is_all_that_is_told() -> None:
+    assert told("w" + "d" * 30)[1:] == ["firing:critical", *[""] * 29]
+
+
+def test_it_is_told_again_each_time_the_time_is_over() -> None:
+    said = told("c" * 130)
+    assert [number for number, one in enumerate(said) if one] == [0, 60, 120]
+    assert said[60] == "reminder:critical"
+
+
+def test_what_comes_and_goes_has_to_be_good_for_longer() -> None:
+    said = told("c.." * 2 + "c" + "." * 6)
+    assert said[:6] == ["firing:critical", "", "resolved:critical"] * 2
+    assert said[6:] == ["firing:critical", "", "", "", "", "resolved:critical", ""]
+
+
+def test_in_a_silence_nothing_is_told_and_after_it_what_fires_still_is() -> None:
+    silence = Silence(1, "ma*", "index.*", "*", START, START + 3 * MINUTE, "we know")
+    assert told("ccccc", silences=[silence]) == ["", "", "", "firing:critical", ""]
+    assert told("cc...", silences=[silence]) == [""] * 5
+    other = replace(silence, check="lock.*")
+    assert told("c", silences=[other]) == ["firing:critical"]
+
+
+def test_who_was_told_that_it_fires_is_told_that_it_is_over_in_a_silence_too() -> None:
+    silence = Silence(1, "*", "*", "*", START + MINUTE, START + 9 * MINUTE, "we know")
+    assert told("cc..", silences=[silence]) == ["firing:critical", "", "", "resolved:critical"]
+
+
+def test_a_clock_that_is_put_back_loses_nothing() -> None:
+    alerts, changes = machine.advance({}, look("c", 100), POLICY)
+    assert [change.event for change in changes] == [Event.FIRING]
+    alerts, changes = machine.advance(alerts, look("c", 0), POLICY)
+    assert [change.event for change in changes] == [Event.REMINDER]
+    for number in (1, 2):
+        alerts, changes = machine.advance(alerts, look(".", number), POLICY)
+    assert [change.event for change in changes] == [Event.RESOLVED]
+
+
+LOOKS = st.text(alphabet="wc.?dnxp", max_size=60)
+
+
+@settings(deadline=None)
+@given(looks=LOOKS)
+def test_never_two_firings_without_a_resolve_between(looks: str) -> None:
+    alerts: dict[Key, Alert] = {}
+    open_: set[Key] = set()
+    for number, what in enumerate(looks):
+        alerts, changes = machine.advance(alerts, look(what, number), POLICY)
+        for change in changes:
+            key = change.alert.key
+            if change.event is Event.FIRING:
+                assert key not in open_
+                open_.add(key)
+            else:
+                assert key in open_
+            if change.event is Event.RESOLVED:
+                open_.remove(key)
+        assert open_ == {alert.key for alert in alerts.values() if alert.told is not None}
+
+
+@settings(deadline=None)
+@given(before=LOOKS, silent=st.integers(0, 20))
+def test_what_stays_wrong_is_told_whatever_went_before(before: str, silent: int) -> None:
+    """No alert is lost: by as many looks as it takes to fire, whoever wants to know has been told of it."""
+    until = START + (len(before) + silent) * MINUTE
+    silences = [Silence(1, "*", "*", "*", START + len(before) * MINUTE, until, "for a while")] if silent else []
+    alerts: dict[Key, Alert] = {}
+    for number, what in enumerate(before + "w" * (silent + 3)):
+        alerts, _ = machine.advance(alerts, look(what, number), POLICY, silences)
+    alert = alerts[Key("main", CHECK, "public.i")]
+    assert (alert.state, alert.told is not None) == (State.FIRING, True)
+
+
+@settings(deadline=None)
+@given(before=LOOKS)
+def test_what_is_right_for_long_enough_is_over(before: str) -> None:
+    alerts: dict[Key, Alert] = {}
+    for number, what in enumerate(before + "." * 5):
+        alerts, _ = machine.advance(alerts, look(what, number), POLICY)
+    assert machine.firing(alerts.values()) == []
+
+
+@settings(deadline=None)
+@given(looks=LOOKS)
+def test_it_is_told_again_no_more_often_than_it_should(looks: str) -> None:
+    alerts: dict[Key, Alert] = {}
+    last: dict[Key, datetime] = {}
+    for number, what in enumerate(looks * 3):
+        alerts, changes = machine.advance(alerts, look(what, number), POLICY)
+        for change in changes:
+            if change.event is Event.REMINDER:
+                assert change.alert.seen_at - last[change.alert.key] >= timedelta(seconds=POLICY.remind_s)
+            last[change.alert.key] = START + number * MINUTE
+
+
+# ------------------------------------------------------------------ incidents
+
+
+def fires(check: str, database: str = "main", status: Status = Status.CRITICAL, **more: object) -> Change:
+    alert = Alert(Key(database, check), State.FIRING, status, START, START, f"{check}: it is so", "mend it")
+    return Change(Event.FIRING, replace(alert, **more))  # type: ignore[arg-type]
+
+
+def test_what_fires_at_once_is_one_message_with_the_cause_first() -> None:
+    changes = [("s", fires(check)) for check in ("connections.saturation", "lock.blocked", "lock.ddl_queue")]
+    changes += [("s", fires("index.bloat", status=Status.WARNING))]
+    [incident] = grouping.incidents(changes)
+    assert incident.checks[0] == "lock.ddl_queue"
+    assert incident.severity is Status.CRITICAL
+    assert incident.title() == "lock.ddl_queue, and 3 more"
+    assert "what to do: mend it" in incident.body()
+
+
+def test_what_is_the_whole_servers_is_told_once_for_all_of_its_databases() -> None:
+    changes = [("s", fires("archive.failing", f"d{n}", scope=Scope.CLUSTER)) for n in range(60)]
+    changes.append(("other", fires("archive.failing", "far", scope=Scope.CLUSTER)))
+    found = grouping.incidents(changes)
+    assert sorted(len(incident.databases) for incident in found) == [1, 60]
+    assert {len(incident.changes) for incident in found} == {1}
+
+
+def test_databases_broken_in_their_own_ways_are_incidents_of_their_own() -> None:
+    down = "unavailable: nobody answers"
+    changes = [("s", fires(REACHABLE, f"d{n}", scope=Scope.CLUSTER, summary=down)) for n in range(3)]
+    changes.append(("s", fires(REACHABLE, "gone", scope=Scope.CLUSTER, summary="missing: there is no such database")))
+    changes.append(("s", fires(REACHABLE, "key", scope=Scope.CLUSTER, summary="authentication: wrong password")))
+    assert sorted(incident.databases for incident in grouping.incidents(changes)) == [
+        ("d0", "d1", "d2"), ("gone",), ("key",),
+    ]  # fmt: skip
+
+
+def test_an_unknown_is_a_warning_to_who_is_told() -> None:
+    [incident] = grouping.incidents([("s", fires(CHECK, status=Status.UNKNOWN))])
+    assert service.document(incident)["severity"] == "warning"
+
+
+# ------------------------------------------------------------------ maintenance
+
+
+@pytest.mark.parametrize(
+    ("window", "at", "is_open"),
+    [
+        ({"begins": "02:00", "ends": "04:00"}, "2026-11-28T03:00+00:00", True),
+        ({"begins": "02:00", "ends": "04:00"}, "2026-11-28T04:00+00:00", False),
+        ({"begins": "02:00", "ends": "04:00"}, "2026-11-28T04:30+02:00", True),  # 02:30 UTC
+        ({"begins": "02:00", "ends": "04:00", "days": ["sun"]}, "2026-11-28T03:00+00:00", False),
+        ({"begins": "23:00", "ends": "01:00", "days": ["sat"]}, "2026-11-28T23:30+00:00", True),
+        ({"begins": "23:00", "ends": "01:00", "days": ["sat"]}, "2026-11-29T00:30+00:00", True),
+        ({"begins": "23:00", "ends": "01:00", "days": ["sat"]}, "2026-11-28T00:30+00:00", False),
+        ({"begins": "2026-11-28T00:00+00:00", "ends": "2026-11-29T00:00+00:00"}, "2026-11-28T23:59+00:00", True),
+        ({"begins": "2026-11-28T00:00+00:00", "ends": "2026-11-29T00:00+00:00"}, "2026-11-29T00:00+00:00", False),
+    ],
+)
+def test_a_maintenance_window(window: dict[str, object], at: str, *, is_open: bool) -> None:
+    stated = MaintenanceWindow.model_validate({"reason": "patches", **window})
+    assert stated.covers(datetime.fromisoformat(at)) is is_open
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"begins": "02:00", "ends": "2026-11-29T00:00+00:00"},
+        {"begins": "2026-11-29T00:00+00:00", "ends": "2026-11-28T00:00+00:00"},
+        {"begins": "2026-11-28T00:00", "ends": "2026-11-29T00:00"},
+        {"begins": "02:00", "ends": "02:00"},
+        {"begins": "02:00", "ends": "03:00", "reason": ""},
+    ],
+)
+def test_a_window_that_can_not_be_meant(window: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"begins|ends|reason|zone|timezone"):
+        MaintenanceWindow.model_validate({"reason": "patches", **window})
+
+
+def test_a_window_is_a_silence_for_whom_it_names() -> None:
+    stated = AlertSettings.model_validate(
+        {"maintenance": [{"reason": "patches", "databases": ["arch*"], "begins": "11:00", "ends": "13:00"}]}
+    )
+    [silence] = service.windows(stated, START)
+    assert silence.covers(Key("archive", CHECK), START)
+    assert not silence.covers(Key("main", CHECK), START)
+    assert service.windows(stated, START + timedelta(hours=2)) == []
