@@ -332,7 +332,7 @@ def test_one_database_that_fails_keeps_the_others_from_nothing(
         answer = desk.answer("backup", "create", status=1)
         human = desk("backup", "create")
     (failed,) = answer["failed"]
-    assert (failed["database"], failed["kind"]) == (f"main.{hidden}", "PermissionDenied")
+    assert (failed["database"], failed["kind"]) == (f"main.{hidden}", "PermissionDenied"), failed["message"]
     assert "secrets" in failed["message"]
     assert len(answer["others"]) == 1
     assert human.status == 1

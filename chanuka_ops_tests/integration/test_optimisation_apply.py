@@ -62,13 +62,14 @@ def value(manager: ConnectionManager, query: str) -> object:
 
 
 def make_dead(manager: ConnectionManager, table: str, rows: int = 1000) -> None:
-    """Make a table whose every row is dead once; the session ends, so its counters have arrived."""
+    """Make a table whose every row is dead once, and wait until that is counted."""
     run(
         manager,
         f"create table {table} (id int, note text) with (autovacuum_enabled = off)",
         f"insert into {table} select n, repeat('x', 200) from generate_series(1, {rows}) n",
         f"update {table} set id = id",
     )
+    wait_for(manager, f"select pg_stat_get_dead_tuples('{table}'::regclass) >= {rows}")
 
 
 @contextmanager
