@@ -30,11 +30,11 @@ if TYPE_CHECKING:
         SecretSource,
         TimeoutSettings,
     )
+    from chanuka_ops.config.features import FeatureSettings
     from chanuka_ops.config.layers import load
     from chanuka_ops.config.migration import MigrationSettings
     from chanuka_ops.config.model import (
         ENVIRONMENTS,
-        FeatureSettings,
         MonitoringSettings,
         NotifySettings,
         OperationSettings,
@@ -88,6 +88,7 @@ _HOMES = {
         ),
         "databases",
     ),
+    "FeatureSettings": "features",
     "load": "layers",
     "MigrationSettings": "migration",
 }  # fmt: skip
