@@ -48,10 +48,12 @@ test-slow: $(STAMP) ## the slow ones: kill -9 in mid-backup, the whole demo, Dag
 test-all: $(STAMP) ## both
 	$(PYTEST)
 
-bench: $(STAMP) ## what a backup and a connection cost over PostgreSQL's own tools and SQLAlchemy's own
+bench: $(STAMP) ## what a backup, a connection, a look at health and a migration cost beside PostgreSQL's, SQLAlchemy's and Alembic's own
 	$(BIN)/python benchmarks/connections.py
 	$(BIN)/python benchmarks/backup.py
 	$(BIN)/python benchmarks/health.py
+	$(BIN)/python benchmarks/migrations.py up
+	$(BIN)/python benchmarks/migrations.py lint
 
 check: $(STAMP) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

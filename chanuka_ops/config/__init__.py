@@ -30,11 +30,11 @@ if TYPE_CHECKING:
         SecretSource,
         TimeoutSettings,
     )
+    from chanuka_ops.config.features import FeatureSettings
     from chanuka_ops.config.layers import load
     from chanuka_ops.config.migration import MigrationSettings
     from chanuka_ops.config.model import (
         ENVIRONMENTS,
-        FeatureSettings,
         NotifySettings,
         OperationSettings,
         OptimisationSettings,
@@ -89,6 +89,7 @@ _HOMES = {
         ),
         "databases",
     ),
+    "FeatureSettings": "features",
     "load": "layers",
     "MigrationSettings": "migration",
     **dict.fromkeys(("DatabaseMonitoring", "MonitoringSettings", "ObjectThreshold", "Threshold"), "monitoring"),

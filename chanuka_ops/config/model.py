@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from chanuka_ops.config.backup import BackupSettings, StoreSettings
 from chanuka_ops.config.databases import DatabaseSettings, Seconds, SecretSource, Section
+from chanuka_ops.config.features import FeatureSettings
 from chanuka_ops.config.migration import MigrationSettings
 from chanuka_ops.config.monitoring import MonitoringSettings
 from chanuka_ops.errors import ConfigurationError
@@ -19,15 +20,6 @@ Environment = Literal["development", "staging", "production"]
 ENVIRONMENTS: tuple[str, ...] = get_args(Environment)
 # It names a directory of the backup store and an asset of Dagster's.
 _DATABASE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
-
-
-class FeatureSettings(Section):
-    """What is switched off here is absent: no command, no job step, no schedule."""
-
-    read_replicas: bool = True
-    circuit_breaker: bool = True
-    health_monitoring: bool = True
-    performance_tracking: bool = True
 
 
 class PostgresSettings(Section):

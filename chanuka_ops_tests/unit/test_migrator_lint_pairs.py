@@ -68,6 +68,7 @@ PAIRS = (
     ("enum-value-renamed", tx("ALTER TYPE k RENAME VALUE 'a' TO 'b';"), tx("ALTER TYPE k ADD VALUE 'b' AFTER 'a';")),
     ("enum-value-order", tx("ALTER TYPE k ADD VALUE 'b';"), tx("ALTER TYPE k ADD VALUE 'b' AFTER 'a';")),
     ("enum-type", tx("CREATE TYPE k AS ENUM ('a');"), tx("CREATE TABLE k (name text PRIMARY KEY);")),
+    ("drop-refused", tx("CREATE TABLE n (id bigint PRIMARY KEY, a bigint REFERENCES t (id));\nDROP TABLE t;"), tx("CREATE TABLE n (id bigint PRIMARY KEY, a bigint REFERENCES t (id));\nALTER TABLE n DROP COLUMN a;\nDROP TABLE t;")),
     ("domain-with-constraint", tx("CREATE DOMAIN d AS int CHECK (VALUE > 0);"), tx("CREATE DOMAIN d AS int;")),
     ("drop-not-null", tx("ALTER TABLE t ALTER COLUMN a DROP NOT NULL;"), tx("ALTER TABLE t ALTER COLUMN a SET DEFAULT 1;")),
     ("drop-default", tx("ALTER TABLE t ALTER COLUMN a DROP DEFAULT;"), tx("ALTER TABLE t ALTER COLUMN a SET DEFAULT 1;")),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from chanuka_ops.migrator.lint.catalogue import Column, Constraint, Index, Table, type_of
 from chanuka_ops.migrator.lint.checks import constraints
 from chanuka_ops.migrator.lint.checks.columns import by_kind
-from chanuka_ops.migrator.lint.tree import Node
+from chanuka_ops.migrator.lint.tree import Node, column_of, found
 from chanuka_ops.migrator.lint.world import World
 
 LIKE_CONSTRAINTS, LIKE_INDEXES = 1 << 2, 1 << 6  # of TableLikeOption, in PostgreSQL's parsenodes.h
@@ -85,7 +85,17 @@ def _add_column(cmd: Node, table: Table, world: World) -> Table:
 
 
 def _drop_column(cmd: Node, table: Table, _: World) -> Table:
-    return replace(table, columns={name: column for name, column in table.columns.items() if name != cmd.name})
+    """What is of the column goes with it: its constraints and its indexes."""
+    return replace(
+        table,
+        columns={name: column for name, column in table.columns.items() if name != cmd.name},
+        constraints={name: c for name, c in table.constraints.items() if not _of(c, cmd.name)},
+        indexes={name: i for name, i in table.indexes.items() if cmd.name not in (*i.columns, *i.uses)},
+    )
+
+
+def _of(constraint: Constraint, column: str) -> bool:
+    return column in constraint.columns or any(column_of(ref) == column for ref in found(constraint.expr, "ColumnRef"))
 
 
 def _change_type(cmd: Node, table: Table, _: World) -> Table:

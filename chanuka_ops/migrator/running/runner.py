@@ -11,6 +11,7 @@ password, which belongs in no argument list and no environment). Standard output
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -37,6 +38,7 @@ _OWN_FAILURE = 1
 def main() -> int:
     """Read the request, do it, tell how it went."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: psycopg then cancels the statement
+    gc.freeze()  # what was imported stays: there is nothing to be collected in it
     emit = _emitter(_own_stdout())
     try:
         request = json.load(sys.stdin)
