@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import time
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,12 +16,12 @@ from chanuka_ops.health.alerting.grouping import Incident
 from chanuka_ops.health.alerting.keeping import AlertKeeper, Undelivered
 from chanuka_ops.health.alerting.service import Looked
 from chanuka_ops.health.exporting.model import Seen
+from chanuka_ops.health.keeping import DAEMON
 from chanuka_ops.notify import Notice
-from chanuka_ops.orchestrators import looking
+from chanuka_ops.orchestrators.looking import WORKERS, sweep
 
 log = logging.getLogger(__name__)
 
-WORKERS = 8  # each with one connection
 LEASE_S = 120.0  # longer than a message may take: nobody else tells it meanwhile
 FIRST_WAIT_S, MOST_WAIT_S = 30.0, 900.0
 TELLING_S = 20.0
@@ -70,44 +68,13 @@ def evaluate(
     """
     if not settings.features.health_monitoring:
         raise errors.RefusedError("features.health_monitoring is false: health checks are switched off")
-    seen, left = sweep(settings, names, budget_s=budget_s, workers=workers)
+    seen, left = sweep(settings, names, budget_s=budget_s, workers=workers, reader=DAEMON)
     incidents = service.evaluate(
         settings.state_dir,
         [Looked(one.report, server_of(settings, one.database), one.at, limits=one.limits) for one in seen],
         settings.operations.monitoring,
     )
     return Evaluated(tuple(seen), tuple(incidents), tuple(left), untold=deliver(settings))
-
-
-def sweep(
-    settings: Settings, names: Sequence[str], *, budget_s: float | None = None, workers: int = WORKERS
-) -> tuple[list[Seen], list[str]]:
-    """Look at databases, `workers` at a time, each with one connection; return the looks, and who was left for later.
-
-    One that can't be looked at is unknown, and keeps nobody up for longer than its own limits.
-    """
-    ends = None if budget_s is None else time.monotonic() + budget_s
-    found: dict[str, Seen] = {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="health") as threads:
-
-        def work(name: str) -> Seen | None:
-            if ends is not None and time.monotonic() >= ends:
-                return None
-            return looking.surely(settings, name)
-
-        # a thread has no context of its own: who asks, and for what, goes along
-        under_way: dict[Future[Seen | None], str] = {
-            threads.submit(contextvars.copy_context().run, work, name): name for name in names
-        }
-        try:
-            for future in as_completed(under_way):
-                one = future.result()
-                if one is not None:
-                    found[under_way[future]] = one
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [found[name] for name in names if name in found], [name for name in names if name not in found]
 
 
 def server_of(settings: Settings, name: str) -> str:

@@ -19,7 +19,7 @@ from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import BackupSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.health import service
-from chanuka_ops.health.keeping import DAEMON, Keeper
+from chanuka_ops.health.keeping import BY_HAND, Keeper
 from chanuka_ops.health.model import Row, Rows
 from chanuka_ops.health.sampling.model import Sample
 from chanuka_ops.migrator.drift import Drift
@@ -64,7 +64,7 @@ class Handing:
 
     def _backups(self) -> dict[str, Rows]:
         now = datetime.now(UTC)
-        kept = self._seen("backups", now, BACKUPS_SEEN_FOR) if self.reader == DAEMON else None
+        kept = self._seen("backups", now, BACKUPS_SEEN_FOR) if self.reader != BY_HAND else None
         if kept is None:
             try:
                 found = self.backups.look(self.name)
