@@ -14,6 +14,11 @@ select datname::text as key, coalesce(stats_reset::text, '') as reset, deadlocks
        coalesce(to_char(stats_reset at time zone 'UTC', 'YYYY-MM-DD HH24\:MI "UTC"'), 'the server was made') as since
   from pg_stat_database where datname = current_database();
 
+-- name: cache
+-- what: blocks of this database found in shared buffers and blocks asked of the system
+select datname::text as key, coalesce(stats_reset::text, '') as reset, blks_hit as hit, blks_read as read
+  from pg_stat_database where datname = current_database();
+
 -- name: checkpoints
 -- what: checkpoints by time and by request, and the WAL that was written meanwhile
 select 'server' as key, concat_ws(' ', b.stats_reset, w.stats_reset) as reset, b.checkpoints_timed as timed,
