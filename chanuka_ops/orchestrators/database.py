@@ -163,8 +163,13 @@ class DatabaseOrchestrator:
         with context.scope(operation="health"):
             monitoring = self.settings.operations.monitoring
             handing = Handing(self.settings, self.manager, self.backups, self._drift, reader)
-            handed, keeper = handing.rows(only), handing.keeper()
-            return health_service.check(self.manager, monitoring, only=only, handed=handed, keeper=keeper)
+            return health_service.check(
+                self.manager,
+                monitoring,
+                only=only,
+                handed=lambda reached: handing.rows(only, reached=reached),
+                keeper=handing.keeper(),
+            )
 
     def backup(self) -> Created:
         """Take a backup. Errors: see `BackupService.create`."""

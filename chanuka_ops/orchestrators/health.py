@@ -51,15 +51,18 @@ class Handing:
         """Return what remembers the looks of this reader."""
         return Keeper(self.settings.state_dir, reader=self.reader)
 
-    def rows(self, only: Collection[str] | None) -> Mapping[str, Rows]:
-        """Look at what is wanted; what can't be looked at is unknown, and nothing is raised."""
+    def rows(self, only: Collection[str] | None, *, reached: bool) -> Mapping[str, Rows]:
+        """Look at what is wanted; what can't be looked at is unknown, and nothing is raised.
+
+        A server that was not `reached` just now isn't asked again: that would cost another connect timeout.
+        """
         off = self.settings.operations.monitoring.of(self.name).disabled
         wanted = {AGE, DRILL, DRIFT} - off if only is None else {AGE, DRILL, DRIFT} & set(only)
         found: dict[str, Rows] = {}
         if wanted & {AGE, DRILL}:
             found |= self._backups()
         if DRIFT in wanted:
-            found[DRIFT] = self._schema()
+            found[DRIFT] = self._schema() if reached else [_drift(unknown="the server can't be asked")]
         return found
 
     def _backups(self) -> dict[str, Rows]:

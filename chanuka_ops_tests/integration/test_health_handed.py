@@ -53,6 +53,16 @@ def test_the_daemon_asks_the_stores_now_and_then_and_a_person_each_time(orchestr
     assert orchestrator.health(BACKUPS).status == "critical"
 
 
+def test_a_server_that_is_down_is_asked_once(state_dir: Path) -> None:
+    database = DatabaseSettings.model_validate({"url": "postgresql://nobody@127.0.0.1:9/none"})
+    with DatabaseOrchestrator.open(Settings(databases={"main": database}, state_dir=state_dir)) as orchestrator:
+        report = orchestrator.health()
+    statuses = {one.check: str(one.status) for one in report.checks}
+    assert statuses["server.reachable"] == "critical"
+    assert statuses["schema.drift"] == "unknown"
+    assert statuses["backup.proven_age"] == "info"  # the stores are elsewhere, and were asked
+
+
 @pytest.mark.slow
 def test_what_was_changed_by_hand_since_the_last_migration_is_drift(orchestrator: DatabaseOrchestrator) -> None:
     orchestrator.run_migrations("up", "heads")

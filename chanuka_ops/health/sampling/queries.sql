@@ -7,6 +7,11 @@ select concat_ws('/', (select system_identifier from pg_control_system()),
                  (select oid from pg_database where datname = current_database()),
                  extract(epoch from pg_postmaster_start_time())::bigint) as incarnation;
 
+-- name: incarnation_without_control
+-- what: the same for a role that may not read the control file: the start of a server is hardly ever another's too
+select concat_ws('/', (select oid from pg_database where datname = current_database()),
+                 extract(epoch from pg_postmaster_start_time())) as incarnation;
+
 -- name: database_counters
 -- what: deadlocks, commits, rollbacks and temporary files of this database
 select datname::text as key, coalesce(stats_reset::text, '') as reset, deadlocks, xact_commit as commits,
