@@ -44,35 +44,38 @@ def sweep(
     """Look at databases, `workers` at a time, each with one connection; return the looks, and who was left for later.
 
     One that can't be looked at is unknown, and keeps nobody up for longer than its own limits. `told` hears of each as
-    it's done, in the caller's thread.
+    it's done, in the caller's thread. With `budget_s` it's over by then: what isn't done yet is left, or unknown where
+    half of that didn't suffice for it. Such a look comes to its own end later, and nobody waits for it.
 
     Errors: `ConfigurationError` for an unknown check; `RefusedError` where health monitoring is switched off.
     """
     registry.check_known(only or ())
     if not settings.features.health_monitoring:
         raise errors.RefusedError("features.health_monitoring is false: health checks are switched off")
-    ends = None if budget_s is None else time.monotonic() + budget_s
+    began: dict[str, float] = {}
+
+    def work(name: str) -> Seen:
+        began[name] = time.monotonic()
+        return surely(settings, name, only, reader=reader)
+
     found: dict[str, Seen] = {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="health") as threads:
-
-        def work(name: str) -> Seen | None:
-            if ends is not None and time.monotonic() >= ends:
-                return None
-            return surely(settings, name, only, reader=reader)
-
-        # a thread has no context of its own: who asks, and for what, goes along
-        under_way: dict[Future[Seen | None], str] = {
-            threads.submit(contextvars.copy_context().run, work, name): name for name in names
-        }
-        try:
-            for future in as_completed(under_way):
-                one = future.result()
-                if one is not None:
-                    found[under_way[future]] = one
-                    told(one)
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="health")
+    # a thread has no context of its own: who asks, and for what, goes along
+    under_way: dict[Future[Seen], str] = {
+        threads.submit(contextvars.copy_context().run, work, name): name for name in names
+    }
+    try:
+        for future in as_completed(under_way, budget_s):
+            found[under_way[future]] = future.result()
+            told(found[under_way[future]])
+    except TimeoutError:
+        now = time.monotonic()
+        for name in under_way.values():
+            took_s = now - began.get(name, now)
+            if name not in found and budget_s and took_s >= budget_s / 2:
+                found[name] = _unfinished(settings, name, took_s)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
     return [found[name] for name in names if name in found], [name for name in names if name not in found]
 
 
@@ -98,12 +101,25 @@ def surely(settings: Settings, name: str, only: Collection[str] | None = None, *
         reason = redact(f"{type(error).__name__}: {error}")
         log.warning("database %s can't be looked at: %s", name, reason,
                     extra={"event": "health.unopened", "database": name})  # fmt: skip
-        return Seen(_unopened(name, reason, watch.seconds), datetime.now(UTC), limits(settings, name))
+        # not even the connection could be prepared: a password file is missing, for one
+        remedy = f"correct what the message says, then: chanuka-ops db ping --database {name}"
+        return _unknown(settings, name, reason, remedy, watch.seconds)
+    except Exception as error:
+        # a defect that one database shows must not blind the tool to all others
+        log.exception("database %s can't be looked at", name, extra={"event": "health.defect", "database": name})
+        reason = redact(f"a defect of this program: {type(error).__name__}: {error}")
+        return _unknown(settings, name, reason, "report it, with what the log says", watch.seconds)
 
 
-def _unopened(name: str, reason: str, seconds: float) -> HealthReport:
-    """Report a database of which not even the connection could be prepared: a password file is missing, for one."""
-    remedy = f"correct what the message says, then: chanuka-ops db ping --database {name}"
+def _unfinished(settings: Settings, name: str, seconds: float) -> Seen:
+    reason = f"the look was not over after {seconds:.0f} s"
+    log.warning("%s: %s", name, reason, extra={"event": "health.unfinished", "database": name})
+    remedy = f"see what is slow: chanuka-ops health check --database {name} --json"
+    return _unknown(settings, name, reason, remedy, seconds)
+
+
+def _unknown(settings: Settings, name: str, reason: str, remedy: str, seconds: float) -> Seen:
     finding = Finding(REACHABLE, Status.UNKNOWN, None, None, "", None, reason, remedy)
     result = CheckResult(REACHABLE, Status.UNKNOWN, seconds, (finding,), reason)
-    return HealthReport(name, Status.UNKNOWN, None, seconds, (finding,), (result,))
+    report = HealthReport(name, Status.UNKNOWN, None, seconds, (finding,), (result,))
+    return Seen(report, datetime.now(UTC), limits(settings, name))

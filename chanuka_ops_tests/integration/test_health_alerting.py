@@ -217,7 +217,7 @@ def test_of_a_servers_databases_those_that_are_broken_are_incidents_and_no_other
         seen, left = looking.sweep(settings, names)
         service.evaluate(
             state_dir,
-            [Looked(one.report, alerting.server_of(settings, one.database), one.at, limits=one.limits) for one in seen],
+            [Looked(one.report, alerting.server_of(settings, one.database), one.at) for one in seen],
             settings.operations.monitoring,
         )
     took_s = (time.monotonic() - began) / 2
