@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chanuka_ops.config import MonitoringSettings, ObjectThreshold, Threshold
@@ -76,6 +76,7 @@ def test_a_young_baseline_stays_and_grows() -> None:
     assert all(age is not None and 60.0 <= age < 130.0 for age in ages[6:])  # once there is one, there always is
 
 
+@settings(max_examples=60, deadline=None)  # a loaded machine is no failure
 @given(st.lists(st.tuples(st.integers(-100, 5000), st.sampled_from(["a", "b"])), max_size=30))
 def test_what_is_compared_is_always_of_the_same_server_and_of_a_fit_age(looks: list[tuple[int, str]]) -> None:
     base: Sample | None = None
@@ -109,6 +110,7 @@ def test_a_row_is_compared_with_its_own_past_only(was: Row, comparable: bool) ->
     assert (row["was"] is not None) == comparable
 
 
+@settings(max_examples=60, deadline=None)  # a loaded machine is no failure
 @given(st.integers(0, 10**12), st.integers(0, 10**12))
 def test_what_was_added_is_never_negative(before: int, now: int) -> None:
     (row,) = rules.paired([{"key": "a", "n": now}], Sample(NOW, "i", ({"key": "a", "n": before},)), ("n",))
@@ -332,6 +334,7 @@ STATED = st.builds(
 )
 
 
+@settings(max_examples=60, deadline=None)  # a loaded machine is no failure
 @given(
     st.sampled_from(LIMITED),
     STATED,
@@ -347,6 +350,7 @@ def test_no_severity_falls_as_the_number_worsens(
     assert {case.judge(value, object_)[0] for value in values} <= {Status.OK, Status.CRITICAL, *check.statuses}
 
 
+@settings(max_examples=60, deadline=None)  # a loaded machine is no failure
 @given(st.lists(st.floats(0, 1e5), min_size=2, max_size=8), STATED)
 def test_nor_does_a_rule_s(amounts: list[float], stated: Threshold) -> None:
     makes: dict[str, Callable[[float], Row]] = {
