@@ -54,15 +54,19 @@ class MaintenanceWindow(Section):
 
 
 class AlertSettings(Section):
-    """When an alert fires and clears: counted in looks, so the schedule of the looks says how long that is."""
+    """When an alert fires and clears: counted in looks, so the schedule of the looks says how long that is.
+
+    What each means is said at `Policy`, in health/alerting/model.py.
+    """
 
     warning_after: int = Field(2, ge=1, le=100)
     critical_after: int = Field(1, ge=1, le=100)
     clear_after: int = Field(2, ge=1, le=100)
-    hysteresis: float = Field(0.05, ge=0, lt=1)
+    hysteresis: float = Field(0.05, ge=0, le=0.5)
     remind_every_s: Seconds = Field(4 * 3600.0, alias="remind_every")
     unknown_after_s: Seconds = Field(900.0, alias="unknown_after")
     flaps: int = Field(3, ge=2, le=100)
     flap_window_s: Seconds = Field(3600.0, alias="flap_window")
     steady_after: int = Field(8, ge=1, le=1000)
+    gather_s: Seconds = Field(300.0, alias="gather")
     maintenance: tuple[MaintenanceWindow, ...] = ()

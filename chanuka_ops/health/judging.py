@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 from chanuka_ops.config import MonitoringSettings, ObjectThreshold
-from chanuka_ops.health.model import Case, Check, CheckResult, Facts, Limits, Rows, Status, worst
+from chanuka_ops.health.model import Case, Check, CheckResult, Facts, Finding, Limits, Rows, Status, worst
+
+_NEAR = 0.5  # of the limit: what is kept of measurements that are no finding
 
 
 def limits_of(one: Check, monitoring: MonitoringSettings) -> Limits:
@@ -49,7 +51,14 @@ def result_of(one: Check, case: Case, rows: Rows, start: float, note: str | None
         reason="; ".join(notes) or None,
         value=max(values, default=None),
         unit=one.unit,
+        near=tuple(found for found in all_found if found.status is Status.OK and _is_near(found)),
     )
+
+
+def _is_near(measured: Finding) -> bool:
+    if measured.value is None or measured.threshold is None:
+        return False
+    return 0 < measured.threshold * _NEAR <= measured.value
 
 
 def since(start: float) -> float:

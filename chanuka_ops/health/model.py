@@ -264,7 +264,11 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """How one check ended. `reason` says why it could not look; `value` is its worst measurement, for a chart."""
+    """How one check ended. `reason` says why it could not look; `value` is its worst measurement, for a chart.
+
+    `near` are measurements that are no finding and have reached half of their limit: an alert that has just cleared
+    its limit isn't over before it has cleared it by some.
+    """
 
     check: str
     status: Status
@@ -273,6 +277,7 @@ class CheckResult:
     reason: str | None = None
     value: float | None = None
     unit: str = ""
+    near: tuple[Finding, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys of `checks` in `health check`; a reason and a value only where there is one."""

@@ -997,7 +997,3 @@ select format('database %I', d.datname), d.datcollversion, pg_database_collation
 select coalesce(quote_ident(datname), 'shared catalogues') as name, checksum_failures as failures,
        checksum_last_failure as last_failure
   from pg_stat_database where checksum_failures > 0;
-
--- name: cache
--- what: blocks of this database found in shared buffers and blocks asked of the system
-select blks_hit as hit, blks_read as read from pg_stat_database where datname = current_database();

@@ -56,11 +56,11 @@ class Run:
     monitoring: MonitoringSettings
     checks: list[Check]
     sampler: Sampler
-    handed: Mapping[str, Rows] = field(default_factory=dict)
     unknown_ids: frozenset[str] = frozenset()
     facts: Facts | None = None
     replicas: int = 0
     local: bool = False
+    handed: Mapping[str, Rows] = field(default_factory=dict)
     _began: float = field(default_factory=time.perf_counter)
     _rows: dict[str, Rows | errors.DatabaseError] = field(default_factory=dict)
     _done: dict[str, CheckResult] = field(default_factory=dict)
@@ -74,11 +74,15 @@ class Run:
             return None
         return f"{self.facts.major}.{self.facts.server_version % 10000}"
 
+    @property
+    def reached(self) -> bool:
+        """Whether the server answered, to the end."""
+        return self._lost is None
+
     def look(self, connection: Connection) -> None:
         """Run every check that has a query, or needs none but the facts."""
         self.facts = replace(_read_facts(connection), replicas=self.replicas)
-        (row,) = _rows(connection, catalog.load(SAMPLING).sql("incarnation"))
-        self.sampler.incarnation, self.sampler.now = row["incarnation"], self.facts.now
+        self.sampler.incarnation, self.sampler.now = _incarnation(connection), self.facts.now
         for one in sorted(self.checks, key=order):
             if one.id in OF_THE_RUN or one.handed or one.min_version > self.facts.major:
                 continue  # what this server can't have is not reported: neither ok nor unknown would be true
@@ -132,7 +136,8 @@ class Run:
             return result_of(one, case_of(one, self.monitoring, facts), rows, start)
         compared, elapsed_s, reason = self.sampler.compared(one, rows)
         case = case_of(one, self.monitoring, facts, elapsed_s)
-        note = None if elapsed_s is not None else f"no baseline yet: {reason}"
+        is_a_chart = one.statuses == (Status.OK,)
+        note = None if elapsed_s is not None or is_a_chart else f"no baseline yet: {reason}"
         return result_of(one, case, compared, start, note)
 
     def _read(self, one: Check, major: int, connection: Connection, left_s: float) -> Rows:
@@ -223,6 +228,14 @@ def _read_facts(connection: Connection) -> Facts:
         missing=frozenset(need for column, need in _GRANTS.items() if not row[column]),
         settings={setting["name"]: setting["setting"] or "" for setting in settings},
     )
+
+
+def _incarnation(connection: Connection) -> str:
+    try:
+        (row,) = _rows(connection, catalog.load(SAMPLING).sql("incarnation"))
+    except errors.PermissionDenied:  # some services keep the control file to themselves
+        (row,) = _rows(connection, catalog.load(SAMPLING).sql("incarnation_without_control"))
+    return str(row["incarnation"])
 
 
 def _rows(connection: Connection, sql: str) -> list[Row]:

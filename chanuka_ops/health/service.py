@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import text
@@ -43,13 +43,14 @@ def check(
     *,
     only: Collection[str] | None = None,
     extra: Sequence[CheckResult] = (),
-    handed: Mapping[str, Rows] | None = None,
+    handed: Callable[[bool], Mapping[str, Rows]] | None = None,
     keeper: Keeper | None = None,
 ) -> HealthReport:
     """Look at one database.
 
-    `only` names the checks to run, also such as are disabled in the settings. `handed` are the rows of checks that no
-    query of this database can judge, of backups for one; `extra` are results found elsewhere. With a `keeper` counters
+    `only` names the checks to run, also such as are disabled in the settings. `handed` gives the rows of checks that
+    no query of this database can judge, of backups for one: it's called after the look, and told whether the server
+    answered. `extra` are results found elsewhere. With a `keeper` counters
     are compared with the look before.
 
     Errors: `ConfigurationError` for an id in `only` that no check has.
@@ -63,7 +64,6 @@ def check(
         monitoring,
         [one for one in registry.CHECKS if _is_chosen(one.id, monitoring, only)],
         Sampler(keeper, manager.name),
-        handed or {},
         unknown_ids,
         replicas=len(manager.settings.replicas),
         local=disks.is_local(manager.settings.sqlalchemy_url),
@@ -74,6 +74,8 @@ def check(
             run.look(connection)
     except errors.DatabaseError as error:
         run.broke(error)
+    if handed is not None:
+        run.handed = handed(run.reached)
     results = run.results()
     results += [result for result in extra if _is_chosen(result.check, monitoring, only)]
     report = _report(manager.name, run.version, results, watch)

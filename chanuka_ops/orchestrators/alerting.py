@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import time
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chanuka_ops import errors, notify
+from chanuka_ops import notify
 from chanuka_ops.config import Settings
 from chanuka_ops.health.alerting import service
 from chanuka_ops.health.alerting.grouping import Incident
@@ -20,14 +18,14 @@ from chanuka_ops.health.alerting.service import Looked
 from chanuka_ops.health.exporting.model import Seen
 from chanuka_ops.health.keeping import DAEMON
 from chanuka_ops.notify import Notice
-from chanuka_ops.orchestrators import looking
+from chanuka_ops.orchestrators.database import known_names
+from chanuka_ops.orchestrators.looking import WORKERS, sweep
 
 log = logging.getLogger(__name__)
 
-WORKERS = 8  # each with one connection
 LEASE_S = 120.0  # longer than a message may take: nobody else tells it meanwhile
 FIRST_WAIT_S, MOST_WAIT_S = 30.0, 900.0
-TELLING_S = 20.0
+TELLING_S = 12.0  # no message is begun later: Dagster gives a tick a minute for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,49 +64,29 @@ def evaluate(
 ) -> Evaluated:
     """Look at these databases, take their alerts on, and tell what is new.
 
-    With `budget_s`, what there is no time for is left, and named. Errors: `KeepingError` where the alerts can't be read
+    With `budget_s`, what there is no time for is left, and named; one look takes no more than half of it.
+
+    Errors: `KeepingError` where the alerts can't be read
     or written: nothing is told then, so that nothing is told twice; `RefusedError` where health is switched off.
     """
-    if not settings.features.health_monitoring:
-        raise errors.RefusedError("features.health_monitoring is false: health checks are switched off")
-    seen, left = sweep(settings, names, budget_s=budget_s, workers=workers)
+    seen, left = sweep(_within(settings, budget_s), names, budget_s=budget_s, workers=workers, reader=DAEMON)
     incidents = service.evaluate(
         settings.state_dir,
-        [Looked(one.report, server_of(settings, one.database), one.at, limits=one.limits) for one in seen],
+        [Looked(one.report, server_of(settings, one.database), one.at) for one in seen],
         settings.operations.monitoring,
+        known=known_names(settings),
     )
     return Evaluated(tuple(seen), tuple(incidents), tuple(left), untold=deliver(settings))
 
 
-def sweep(
-    settings: Settings, names: Sequence[str], *, budget_s: float | None = None, workers: int = WORKERS
-) -> tuple[list[Seen], list[str]]:
-    """Look at databases, `workers` at a time, each with one connection; return the looks, and who was left for later.
-
-    One that can't be looked at is unknown, and keeps nobody up for longer than its own limits.
-    """
-    ends = None if budget_s is None else time.monotonic() + budget_s
-    found: dict[str, Seen] = {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="health") as threads:
-
-        def work(name: str) -> Seen | None:
-            if ends is not None and time.monotonic() >= ends:
-                return None
-            return looking.surely(settings, name, reader=DAEMON)
-
-        # a thread has no context of its own: who asks, and for what, goes along
-        under_way: dict[Future[Seen | None], str] = {
-            threads.submit(contextvars.copy_context().run, work, name): name for name in names
-        }
-        try:
-            for future in as_completed(under_way):
-                one = future.result()
-                if one is not None:
-                    found[under_way[future]] = one
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [found[name] for name in names if name in found], [name for name in names if name not in found]
+def _within(settings: Settings, budget_s: float | None) -> Settings:
+    """Let one look take no more than half of the time: what it can't look at by then is unknown."""
+    monitoring = settings.operations.monitoring
+    if budget_s is None or monitoring.budget_s <= budget_s / 2:
+        return settings
+    shorter = monitoring.model_copy(update={"budget_s": budget_s / 2})
+    operations = settings.operations.model_copy(update={"monitoring": shorter})
+    return settings.model_copy(update={"operations": operations})
 
 
 def server_of(settings: Settings, name: str) -> str:
@@ -131,7 +109,7 @@ def deliver(settings: Settings, *, budget_s: float = TELLING_S) -> int:
     for due in keeper.claim(datetime.now(UTC), LEASE_S):
         if time.monotonic() >= ends:
             untold += 1
-            keeper.failed(due.id, due.document, due.problem or "there was no time", datetime.now(UTC))
+            keeper.put_back(due.id, datetime.now(UTC))
             continue
         untold += not _told(settings, keeper, due)
     return untold
@@ -143,7 +121,7 @@ def _told(settings: Settings, keeper: AlertKeeper, due: Undelivered) -> bool:
     routes = {name: route for name, route in stated.routes.items() if wanted is None or name in wanted}
     # one try now: the next ones are the outbox's, which outlives this process
     trying = stated.model_copy(update={"routes": routes, "attempts": 1})
-    notice, tags = _notice(settings, due.document)
+    notice, tags = _notice(settings, due)
     told = notify.send(notice, trying, tags=tags)
     failed = {one.route: one.problem or "it was not delivered" for one in told if not one.delivered}
     now = datetime.now(UTC)
@@ -158,15 +136,19 @@ def _told(settings: Settings, keeper: AlertKeeper, due: Undelivered) -> bool:
     return False
 
 
-def _notice(settings: Settings, document: dict[str, Any]) -> tuple[Notice, dict[str, str]]:
-    """Make the message of an incident; its routes are those of the first of its databases."""
-    name = document["database"]
+def _notice(settings: Settings, due: Undelivered) -> tuple[Notice, dict[str, str]]:
+    """Make the message of an incident; its routes are those of the first of its databases.
+
+    What comes late says so: by then it may have been told of that it's over.
+    """
+    document, name = due.document, due.document["database"]
+    late = f" (told late: it's of {due.made_at:%Y-%m-%d %H:%M} UTC)" if due.tries else ""
     stated = settings.databases.get(name)
     notice = Notice(
         event=document["event"],
         severity=document["severity"],
         database=name,
-        title=document["title"],
+        title=document["title"] + late,
         body=document["body"],
         facts={"checks": ", ".join(document["checks"])},
         checks=tuple(document["checks"]),

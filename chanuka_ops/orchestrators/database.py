@@ -189,8 +189,13 @@ class DatabaseOrchestrator:
             monitoring = self.settings.operations.monitoring
             drift = functools.partial(drifting.opened, self.settings, self.manager)
             handing = Handing(self.settings, self.manager, self.backups, drift, reader or BY_HAND)
-            handed, keeper = handing.rows(only), handing.keeper()
-            return health_service.check(self.manager, monitoring, only=only, handed=handed, keeper=keeper)
+            return health_service.check(
+                self.manager,
+                monitoring,
+                only=only,
+                handed=lambda reached: handing.rows(only, reached=reached),
+                keeper=handing.keeper(),
+            )
 
     def backup(self) -> Created:
         """Take a backup. Errors: see `BackupService.create`."""

@@ -19,7 +19,7 @@ from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import BackupSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.health import service
-from chanuka_ops.health.keeping import DAEMON, Keeper
+from chanuka_ops.health.keeping import BY_HAND, Keeper
 from chanuka_ops.health.model import Row, Rows
 from chanuka_ops.health.sampling.model import Sample
 from chanuka_ops.migrator.drift import Drift
@@ -51,20 +51,23 @@ class Handing:
         """Return what remembers the looks of this reader."""
         return Keeper(self.settings.state_dir, reader=self.reader)
 
-    def rows(self, only: Collection[str] | None) -> Mapping[str, Rows]:
-        """Look at what is wanted; what can't be looked at is unknown, and nothing is raised."""
+    def rows(self, only: Collection[str] | None, *, reached: bool) -> Mapping[str, Rows]:
+        """Look at what is wanted; what can't be looked at is unknown, and nothing is raised.
+
+        A server that was not `reached` just now isn't asked again: that would cost another connect timeout.
+        """
         off = self.settings.operations.monitoring.of(self.name).disabled
         wanted = {AGE, DRILL, DRIFT} - off if only is None else {AGE, DRILL, DRIFT} & set(only)
         found: dict[str, Rows] = {}
         if wanted & {AGE, DRILL}:
             found |= self._backups()
         if DRIFT in wanted:
-            found[DRIFT] = self._schema()
+            found[DRIFT] = self._schema() if reached else [_drift(unknown="the server can't be asked")]
         return found
 
     def _backups(self) -> dict[str, Rows]:
         now = datetime.now(UTC)
-        kept = self._seen("backups", now, BACKUPS_SEEN_FOR) if self.reader == DAEMON else None
+        kept = self._seen("backups", now, BACKUPS_SEEN_FOR) if self.reader != BY_HAND else None
         if kept is None:
             try:
                 found = self.backups.look(self.name)

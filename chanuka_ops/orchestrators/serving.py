@@ -22,10 +22,12 @@ from chanuka_ops.config import Settings
 from chanuka_ops.health.exporting import prometheus
 from chanuka_ops.health.exporting.model import Seen
 from chanuka_ops.orchestrators import looking
+from chanuka_ops.orchestrators.database import known_names
 
 log = logging.getLogger(__name__)
 
 PATH: Final = "/metrics"
+READER: Final = "endpoint"  # with samples of its own: neither the daemon's nor those by hand are disturbed
 SWEEPS_TO_STALE: Final = 3  # as many may fail or be late before what is remembered is withheld
 _CLIENT_TIMEOUT_S: Final = 10.0  # whoever connects and says nothing holds a thread no longer than that
 
@@ -64,11 +66,11 @@ def sweeping(
 ) -> NoReturn:
     """Look at every database, again and again, each round beginning `every_s` after the last at the earliest.
 
-    Ends by an interrupt only. Errors: as `looking.look_at_all`.
+    Ends by an interrupt only. Errors: as `looking.sweep`.
     """
     while True:
         began = time.monotonic()
-        looking.look_at_all(settings, told=remembered.put)
+        looking.sweep(settings, known_names(settings), reader=READER, told=remembered.put)
         took_s = time.monotonic() - began
         remembered.pace(max(every_s, took_s))
         wait(max(0.0, every_s - took_s))

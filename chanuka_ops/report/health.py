@@ -185,7 +185,8 @@ def _alerts(page: HealthPage) -> Section:
     if page.alerts is None:
         return Section("alerts", "Alerts", (page.alerts_note or "No alerts are kept here.",), absent=True)
     rows = [_alert(row) for row in page.alerts]
-    lines = () if rows else ("None is pending, firing or silenced.",)
+    lines = () if rows else ("None is pending or firing.",)
+    lines = (page.alerts_note, *lines) if page.alerts_note else lines
     return Section("alerts", "Alerts", lines, _ALERTS, tuple(rows))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -92,3 +93,14 @@ def test_a_subject_can_be_asked_by_itself(
     merged = dg.Definitions.merge(loaded, dg.Definitions(jobs=[job]))
     result = merged.resolve_job_def("looks").execute_in_process(instance=instance)
     assert [(one.check_name, one.passed) for one in result.get_asset_check_evaluations()] == [("index", True)]
+
+
+def test_the_page_of_health_is_attached_to_the_run(
+    definitions: Definitions, database: DatabaseSettings, instance: dg.DagsterInstance
+) -> None:
+    job = definitions(DATABASE_URL=url_of(database)).resolve_job_def("health_check")
+    result = job.execute_in_process(instance=instance)
+    (made,) = result.asset_materializations_for_node("check_health")
+    page = Path(str(made.metadata["report"].value))
+    assert page.name == f"{result.run_id}.html"
+    assert "What to do, worst first" in page.read_text(encoding="utf-8")

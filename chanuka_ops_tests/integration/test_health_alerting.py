@@ -25,7 +25,7 @@ from chanuka_ops.health.alerting.keeping import AlertKeeper
 from chanuka_ops.health.alerting.model import Key, Silence, State
 from chanuka_ops.health.alerting.service import Looked
 from chanuka_ops.health.model import CheckResult, Finding, HealthReport, Status
-from chanuka_ops.orchestrators import alerting
+from chanuka_ops.orchestrators import alerting, looking
 from chanuka_ops.postgres.server import Server
 from chanuka_ops_tests.plugins.hooks import Receive
 from chanuka_ops_tests.plugins.processes import Cli, url_of
@@ -214,10 +214,10 @@ def test_of_a_servers_databases_those_that_are_broken_are_incidents_and_no_other
     names = sorted(settings.databases)
     began = time.monotonic()
     for _ in range(2):  # an unknown fires with its second look
-        seen, left = alerting.sweep(settings, names)
+        seen, left = looking.sweep(settings, names)
         service.evaluate(
             state_dir,
-            [Looked(one.report, alerting.server_of(settings, one.database), one.at, limits=one.limits) for one in seen],
+            [Looked(one.report, alerting.server_of(settings, one.database), one.at) for one in seen],
             settings.operations.monitoring,
         )
     took_s = (time.monotonic() - began) / 2
@@ -235,7 +235,7 @@ def test_who_there_is_no_time_for_is_left(fleet: Path, state_dir: Path, monkeypa
     monkeypatch.setenv("CHANUKA_CONFIG", str(fleet))
     monkeypatch.setenv("CHANUKA_STATE_DIR", str(state_dir))
     settings = config.load()
-    seen, left = alerting.sweep(settings, sorted(settings.databases), budget_s=0.0)
+    seen, left = looking.sweep(settings, sorted(settings.databases), budget_s=0.0)
     assert (seen, left) == ([], sorted(settings.databases))
 
 

@@ -36,16 +36,20 @@ def finding(status: Status, check: str = CHECK, object_: str = "public.i") -> Fi
 
 
 def look(what: str, number: int, **more: object) -> Look:
-    """One look: w warning, c critical, . nothing found, ? could not look, d the server is down, n near its limit."""
+    """One look: w warning, c critical, . nothing found, ? could not look, d the server is down, n near its limit.
+
+    x no longer checked, p another check alone, b the password can't be had.
+    """
     at = START + number * MINUTE
     base = Look("main", "db:5432", at, {}, {}, ALL)
     one = {
         "w": lambda: replace(base, bad={(CHECK, "public.i"): finding(Status.WARNING)}),
         "c": lambda: replace(base, bad={(CHECK, "public.i"): finding(Status.CRITICAL)}),
         ".": lambda: base,
-        "n": lambda: replace(base, near=frozenset({CHECK})),
+        "n": lambda: replace(base, near=frozenset({(CHECK, "public.i")})),
         "?": lambda: replace(base, unknown={CHECK: "no rights"}, judged=ALL - {CHECK}),
         "x": lambda: replace(base, judged=ALL - {CHECK}),
+        "b": lambda: replace(base, unknown={REACHABLE: "no password"}, judged=frozenset()),
         "p": lambda: replace(base, judged=frozenset({"lock.blocked"}), whole=False),
         "d": lambda: replace(
             base,
@@ -88,6 +92,8 @@ def told(looks: str, policy: Policy = POLICY, silences: Sequence[Silence] = ()) 
         ("cx", ["firing:critical", "resolved:critical"]),
         ("cppp", ["firing:critical", "", "", ""]),
         ("dddd", ["firing:critical", "", "", ""]),
+        ("cbbb..", ["firing:critical", "", "", "", "", "resolved:critical"]),
+        ("bbbbbbb", ["", "", "", "", "", "firing:unknown", ""]),
         ("cdd..", ["firing:critical", "firing:critical", "", "", "resolved:critical resolved:critical"]),
     ],
 )
@@ -134,7 +140,46 @@ def test_a_clock_that_is_put_back_loses_nothing() -> None:
     assert [change.event for change in changes] == [Event.RESOLVED]
 
 
-LOOKS = st.text(alphabet="wc.?dnxp", max_size=60)
+def test_another_object_near_its_limit_keeps_no_alert_alive() -> None:
+    alerts, _ = machine.advance({}, look("c", 0), POLICY)
+    for number in (1, 2):
+        other = look(".", number, near=frozenset({(CHECK, "public.other")}))
+        alerts, changes = machine.advance(alerts, other, POLICY)
+    assert [change.event for change in changes] == [Event.RESOLVED]
+
+
+def sessions(*pids: int, status: Status = Status.CRITICAL) -> dict[tuple[str, str], Finding]:
+    return {("lock.blocked", f"pid {pid}"): finding(status, "lock.blocked", f"pid {pid}") for pid in pids}
+
+
+def test_sessions_that_come_one_after_the_other_are_told_of_together() -> None:
+    policy = replace(POLICY, gather_s=300)
+    alerts: dict[Key, Alert] = {}
+    said = []
+    for number in range(8):
+        alerts, changes = machine.advance(alerts, look(".", number, bad=sessions(*range(number + 1))), policy)
+        said.append(len(changes))
+    assert said == [1, 0, 0, 0, 0, 5, 0, 0]
+    alerts, changes = machine.advance(alerts, look("c", 8, bad=look("c", 8).bad | sessions(*range(8))), policy)
+    assert [change.alert.key.check for change in changes] == [CHECK]  # another check waits for nobody
+
+
+def test_what_is_worse_waits_for_nobody() -> None:
+    policy = replace(POLICY, gather_s=300, fires_after={})
+    alerts, _ = machine.advance({}, look(".", 0, bad=sessions(1, status=Status.WARNING)), policy)
+    worse = sessions(1, status=Status.WARNING) | sessions(2)
+    _, changes = machine.advance(alerts, look(".", 1, bad=worse), policy)
+    assert [change.alert.key.object for change in changes] == ["pid 2"]
+
+
+def test_of_a_database_that_nobody_looks_at_any_more_it_is_said_that_it_is_over() -> None:
+    alerts, _ = machine.advance({}, look("c", 0, bad={**look("c", 0).bad, **sessions(1)}), POLICY)
+    pending, _ = machine.advance({}, look("w", 0), POLICY)
+    [first, second] = machine.let_go([*alerts.values(), *pending.values()], START, "gone")
+    assert (first.event, first.alert.reason, second.event) == (Event.RESOLVED, "gone", Event.RESOLVED)
+
+
+LOOKS = st.text(alphabet="wc.?dnxpb", max_size=60)
 
 
 @settings(deadline=None)
@@ -195,13 +240,14 @@ def test_it_is_told_again_no_more_often_than_it_should(looks: str) -> None:
 
 
 def fires(check: str, database: str = "main", status: Status = Status.CRITICAL, **more: object) -> Change:
-    alert = Alert(Key(database, check), State.FIRING, status, START, START, f"{check}: it is so", "mend it")
+    alert = Alert(Key(database, check), State.FIRING, status, START, START, f"{check}: it is so", "mend it",
+                  server="s", told=status, told_at=START)  # fmt: skip
     return Change(Event.FIRING, replace(alert, **more))  # type: ignore[arg-type]
 
 
 def test_what_fires_at_once_is_one_message_with_the_cause_first() -> None:
-    changes = [("s", fires(check)) for check in ("connections.saturation", "lock.blocked", "lock.ddl_queue")]
-    changes += [("s", fires("index.bloat", status=Status.WARNING))]
+    changes = [fires(check) for check in ("connections.saturation", "lock.blocked", "lock.ddl_queue")]
+    changes += [fires("index.bloat", status=Status.WARNING)]
     [incident] = grouping.incidents(changes)
     assert incident.checks[0] == "lock.ddl_queue"
     assert incident.severity is Status.CRITICAL
@@ -210,8 +256,8 @@ def test_what_fires_at_once_is_one_message_with_the_cause_first() -> None:
 
 
 def test_what_is_the_whole_servers_is_told_once_for_all_of_its_databases() -> None:
-    changes = [("s", fires("archive.failing", f"d{n}", scope=Scope.CLUSTER)) for n in range(60)]
-    changes.append(("other", fires("archive.failing", "far", scope=Scope.CLUSTER)))
+    changes = [fires("archive.failing", f"d{n}", scope=Scope.CLUSTER) for n in range(60)]
+    changes.append(fires("archive.failing", "far", scope=Scope.CLUSTER, server="other"))
     found = grouping.incidents(changes)
     assert sorted(len(incident.databases) for incident in found) == [1, 60]
     assert {len(incident.changes) for incident in found} == {1}
@@ -219,17 +265,37 @@ def test_what_is_the_whole_servers_is_told_once_for_all_of_its_databases() -> No
 
 def test_databases_broken_in_their_own_ways_are_incidents_of_their_own() -> None:
     down = "unavailable: nobody answers"
-    changes = [("s", fires(REACHABLE, f"d{n}", scope=Scope.CLUSTER, summary=down)) for n in range(3)]
-    changes.append(("s", fires(REACHABLE, "gone", scope=Scope.CLUSTER, summary="missing: there is no such database")))
-    changes.append(("s", fires(REACHABLE, "key", scope=Scope.CLUSTER, summary="authentication: wrong password")))
+    changes = [fires(REACHABLE, f"d{n}", scope=Scope.CLUSTER, summary=down) for n in range(3)]
+    changes.append(fires(REACHABLE, "gone", scope=Scope.CLUSTER, summary="missing: there is no such database"))
+    changes.append(fires(REACHABLE, "key", scope=Scope.CLUSTER, summary="authentication: wrong password"))
     assert sorted(incident.databases for incident in grouping.incidents(changes)) == [
         ("d0", "d1", "d2"), ("gone",), ("key",),
     ]  # fmt: skip
 
 
 def test_an_unknown_is_a_warning_to_who_is_told() -> None:
-    [incident] = grouping.incidents([("s", fires(CHECK, status=Status.UNKNOWN))])
+    [incident] = grouping.incidents([fires(CHECK, status=Status.UNKNOWN)])
     assert service.document(incident)["severity"] == "warning"
+
+
+def of_server(number: int, database: str, event: Event = Event.FIRING, **more: object) -> Change:
+    at = START + number * MINUTE
+    change = fires("archive.failing", database, scope=Scope.CLUSTER, told_at=at, **more)
+    return replace(change, event=event)
+
+
+def test_what_is_the_whole_servers_is_told_once_though_its_databases_are_looked_at_one_after_the_other() -> None:
+    first, second = of_server(0, "a"), of_server(1, "b")
+    assert grouping.once_a_server([first], [first.alert], 3600) == ([first], {})
+    told, moved = grouping.once_a_server([second], [first.alert, second.alert], 3600)
+    assert (told, moved) == ([], {second.alert.key: START})  # so that the next is due when the first's is
+    assert grouping.once_a_server([of_server(61, "b", Event.REMINDER)], [first.alert], 3600)[0]
+    assert grouping.once_a_server([of_server(1, "b", server="t")], [first.alert], 3600)[0]
+    milder = replace(first.alert, told=Status.WARNING)
+    assert grouping.once_a_server([second], [milder, second.alert], 3600)[0]
+    over = of_server(2, "b", Event.RESOLVED, told=None)
+    assert grouping.once_a_server([over], [first.alert, over.alert], 3600) == ([], {})
+    assert grouping.once_a_server([over], [replace(first.alert, told=None), over.alert], 3600)[0] == [over]
 
 
 # ------------------------------------------------------------------ maintenance

@@ -42,8 +42,8 @@ ELSEWHERE = {
     "query.regression": "integration/test_health_statements.py",
     "storage.growth": "unit/test_health_rates.py",  # an hour
     "storage.disk_space": "unit/test_health_rates.py",  # a full disk
-    "backup.proven_age": "unit/test_health_handed.py",
-    "backup.drill_failed": "unit/test_health_handed.py",
+    "backup.proven_age": "integration/test_health_handed.py",
+    "backup.drill_failed": "integration/test_health_handed.py",
     "backup.running_too_long": "unit/test_health_handed.py",
     "schema.drift": "integration/test_health_handed.py",
     "self.visibility": "integration/test_health_service.py",

@@ -10,6 +10,7 @@ from chanuka_ops.defs.tables import markdown
 from chanuka_ops.defs.verdicts import evaluations, health_key
 from chanuka_ops.health.keeping import DAEMON
 from chanuka_ops.health.model import HealthReport, Status
+from chanuka_ops.orchestrators import health_page
 
 Event = dg.AssetCheckEvaluation | dg.AssetMaterialization | dg.Output[None]
 
@@ -21,12 +22,13 @@ class HealthConfig(dg.Config):
 
 
 @dg.op(tags={"kind": "health"})
-def check_health(db: DatabaseResource, config: HealthConfig) -> Iterator[Event]:
+def check_health(context: dg.OpExecutionContext, db: DatabaseResource, config: HealthConfig) -> Iterator[Event]:
     """Check the database's health. Findings don't fail the run; a server that can't be reached does."""
     with db.working():
         db.orchestrator.probe()
         report = db.orchestrator.health(config.only or None, reader=DAEMON)
-    metadata = health_metadata(report)
+        page = health_page.write_of_run(db.orchestrator.settings, report, context.run_id)
+    metadata = {**health_metadata(report), "report": dg.MetadataValue.path(str(page))}
     yield dg.AssetMaterialization(health_key(db.database), metadata=metadata)
     yield from evaluations(report)
     yield dg.Output(None, metadata={**metadata, **db.connection_metadata()})

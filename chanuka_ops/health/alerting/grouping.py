@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from chanuka_ops.health.alerting.model import REACHABLE, Change, Event
+from chanuka_ops.health.alerting.model import REACHABLE, Alert, Change, Event, Key
 from chanuka_ops.health.model import Scope, Status
 
 # What a finding explains, so that it's read first. A queue behind DDL fills the slots; whoever holds the horizon keeps
@@ -77,21 +78,68 @@ class Incident:
 _WORDS = {Event.FIRING: "", Event.ESCALATED: "worse: ", Event.REMINDER: "still: ", Event.RESOLVED: "resolved: "}
 
 
-def incidents(changes: Iterable[tuple[str, Change]]) -> list[Incident]:
-    """Put changes, each with its server's name, together: by database, and by server what is the whole server's.
+def incidents(changes: Iterable[Change]) -> list[Incident]:
+    """Put changes together: by database, and by server what is the whole server's.
 
     What fires and what got worse is one message; of one thing that several databases of a server see, one line.
     """
     groups: dict[tuple[str, bool, str], list[Change]] = {}
-    for server, change in changes:
+    for change in changes:
         event = Event.FIRING if change.event is Event.ESCALATED else change.event
-        shared = _is_the_servers(change)
-        groups.setdefault((str(event), shared, server if shared else change.alert.key.database), []).append(change)
+        shared = _is_the_servers(change.alert)
+        whose = change.alert.server if shared else change.alert.key.database
+        groups.setdefault((str(event), shared, whose), []).append(change)
     return [_incident(Event(event), found) for (event, _, _), found in sorted(groups.items(), key=lambda item: item[0])]
 
 
-def _is_the_servers(change: Change) -> bool:
+def once_a_server(
+    changes: Sequence[Change], kept: Iterable[Alert], remind_s: float
+) -> tuple[list[Change], dict[Key, datetime]]:
+    """Leave out what is the whole server's where somebody was told of it by another of its databases.
+
+    Databases of a server are not all looked at at once. `kept` are all alerts, after the looks. Who was told within
+    `remind_s` is told of nothing but what is worse, and that it's over when it is for the last of them. Return what is
+    to be told still, and for whoever was left out when it really was told.
+    """
+    now_told = {change.alert.key for change in changes}
+    told_before: dict[tuple[str, str, str], list[Alert]] = {}
+    for alert in kept:
+        if alert.told is not None and alert.key not in now_told and _is_the_servers(alert):
+            told_before.setdefault(_of_server(alert), []).append(alert)
+    left: list[Change] = []
+    moved: dict[Key, datetime] = {}
+    for change in changes:
+        told = _told_for(change, told_before, remind_s)
+        if told is None:
+            left.append(change)
+        elif change.event is not Event.RESOLVED:
+            moved[change.alert.key] = told
+    return left, moved
+
+
+def _told_for(
+    change: Change, told_before: Mapping[tuple[str, str, str], Sequence[Alert]], remind_s: float
+) -> datetime | None:
+    """Return when somebody was told of the same by another database of the server, and nothing less grave."""
     alert = change.alert
+    if not _is_the_servers(alert) or alert.told_at is None:
+        return None
+    grave = -1 if change.event is Event.RESOLVED else _GRAVITY.index(alert.severity)
+    moments = [
+        other.told_at
+        for other in told_before.get(_of_server(alert), ())
+        if other.told_at is not None
+        and _GRAVITY.index(other.told or other.severity) >= grave
+        and 0 <= (alert.told_at - other.told_at).total_seconds() < remind_s
+    ]
+    return max(moments, default=None)
+
+
+def _of_server(alert: Alert) -> tuple[str, str, str]:
+    return alert.server, alert.key.check, alert.key.object
+
+
+def _is_the_servers(alert: Alert) -> bool:
     if alert.key.check == REACHABLE:
         return alert.summary.startswith(_OF_THE_SERVER)
     # what is unknown may be so for one role of one database only

@@ -64,7 +64,7 @@ class AlertKeeper:
     def alerts(self) -> list[Alert]:
         """Return all alerts that are kept."""
         with _ready(self._state_dir) as connection:
-            return _alerts(connection, None)
+            return _alerts(connection)
 
     def silences(self, now: datetime) -> list[Silence]:
         """Return the silences that are not over."""
@@ -121,6 +121,11 @@ class AlertKeeper:
                 (json.dumps(document), problem, next_at.timestamp(), number),
             )
 
+    def put_back(self, number: int, now: datetime) -> None:
+        """Note that nobody tried: whoever comes next may."""
+        with _ready(self._state_dir) as connection:
+            connection.execute("update outbox set next_at = ? where id = ?", (now.timestamp(), number))
+
     def undelivered(self) -> list[Undelivered]:
         """Return what was to be told and wasn't yet."""
         with _ready(self._state_dir) as connection:
@@ -136,9 +141,12 @@ class Turn:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def alerts(self, database: str) -> dict[Key, Alert]:
-        """Return one database's alerts."""
-        return {alert.key: alert for alert in _alerts(self._connection, database)}
+    def alerts(self) -> dict[str, dict[Key, Alert]]:
+        """Return the alerts, by database."""
+        found: dict[str, dict[Key, Alert]] = {}
+        for alert in _alerts(self._connection):
+            found.setdefault(alert.key.database, {})[alert.key] = alert
+        return found
 
     def silences(self, now: datetime) -> list[Silence]:
         """Return the silences that are not over."""
@@ -163,9 +171,9 @@ def _ready(state_dir: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _alerts(connection: sqlite3.Connection, database: str | None) -> list[Alert]:
-    sql = "select document from alerts where ? is null or database = ? order by database, check_id, object"
-    return [Alert.from_json(json.loads(row[0])) for row in connection.execute(sql, (database, database))]
+def _alerts(connection: sqlite3.Connection) -> list[Alert]:
+    sql = "select document from alerts order by database, check_id, object"
+    return [Alert.from_json(json.loads(row[0])) for row in connection.execute(sql)]
 
 
 def _silences(connection: sqlite3.Connection, now: datetime) -> list[Silence]:

@@ -7,6 +7,7 @@ is told when the silence is over if it fires still.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ def advance(
     """
     kept: dict[Key, Alert] = {}
     changes: list[Change] = []
+    lately = _told_of(alerts.values(), look.at, policy)
     for key in sorted({*alerts, *_found(look)}):
         before = alerts.get(key)
         now = _next(before, key, look, policy)
@@ -35,11 +37,35 @@ def advance(
         silent = any(silence.covers(key, look.at) for silence in silences)
         # whoever was told that it fires is told that it's over, also in a silence
         told = [e for e in _to_be_told(before, now, policy, look) if not silent or e is Event.RESOLVED]
+        if told == [Event.FIRING] and _waits(now, lately[key.check]):
+            told = []  # with the next of its check it is one message
         if told:
             now = replace(now, told=now.severity if now.state is State.FIRING else None, told_at=look.at)
         changes += [Change(event, now) for event in told]
         kept[key] = now
     return kept, changes
+
+
+def let_go(alerts: Iterable[Alert], at: datetime, reason: str) -> list[Change]:
+    """Say that nobody looks any more at these, of whom it was told that they fire."""
+    over = [alert for alert in alerts if alert.state is State.FIRING and alert.told is not None]
+    gone = [replace(one, state=State.RESOLVED, resolved_at=at, told=None, told_at=at, reason=reason) for one in over]
+    return [Change(Event.RESOLVED, alert) for alert in gone]
+
+
+def _told_of(alerts: Iterable[Alert], at: datetime, policy: Policy) -> dict[str, list[Alert]]:
+    """Return, by check, of whom somebody was told within `gather_s`."""
+    found: dict[str, list[Alert]] = defaultdict(list)
+    for alert in alerts:
+        if alert.told_at is not None and 0 <= (at - alert.told_at).total_seconds() < policy.gather_s:
+            found[alert.key.check].append(alert)
+    return found
+
+
+def _waits(now: Alert, lately: Iterable[Alert]) -> bool:
+    """Tell whether somebody was told just now of another object of the check, and of nothing less grave."""
+    grave = _GRAVITY.index(now.severity)
+    return any(other.key != now.key and _GRAVITY.index(other.severity) >= grave for other in lately)
 
 
 def _found(look: Look) -> Iterator[Key]:
@@ -53,7 +79,7 @@ def _next(before: Alert | None, key: Key, look: Look, policy: Policy) -> Alert |
     finding = look.bad.get((key.check, key.object))
     if finding is not None:
         return _bad(before, key, finding, look, policy)
-    if key.check in look.unknown or (look.down and key.check != REACHABLE):
+    if key.check in look.unknown or (look.blind and key.check != REACHABLE):
         return _unseen(before, key, look, policy)
     if before is None:
         return None
@@ -75,6 +101,7 @@ def _bad(before: Alert | None, key: Key, finding: Finding, look: Look, policy: P
         finding.summary,
         finding.remedy,
         look.scopes.get(key.check, Scope.DATABASE),
+        look.server,
         finding.value,
         finding.unit,
         bad=1 if fresh or before is None else before.bad + 1,
@@ -91,7 +118,7 @@ def _unseen(before: Alert | None, key: Key, look: Look, policy: Policy) -> Alert
         return None
     if before is not None and before.state is not State.RESOLVED and before.severity is not Status.UNKNOWN:
         return before
-    if look.down or key.object:
+    if look.down or key.object or key.check not in look.unknown:
         return before
     reason = look.unknown[key.check]
     live = before is not None and before.state is not State.RESOLVED
@@ -104,6 +131,7 @@ def _unseen(before: Alert | None, key: Key, look: Look, policy: Policy) -> Alert
         reason,
         "",
         look.scopes.get(key.check, Scope.DATABASE),
+        look.server,
         bad=before.bad + 1 if live and before is not None else 1,
         told=before.told if live and before is not None else None,
         told_at=before.told_at if live and before is not None else None,
@@ -124,7 +152,7 @@ def _good(before: Alert, look: Look, policy: Policy) -> Alert | None:
         return _forgotten(replace(before, state=State.RESOLVED, resolved_at=look.at), look.at, policy)
     if before.state is State.RESOLVED:
         return _forgotten(before, look.at, policy)
-    if before.key.check in look.near and before.severity is not Status.UNKNOWN:
+    if (before.key.check, before.key.object) in look.near and before.severity is not Status.UNKNOWN:
         return replace(before, seen_at=look.at, good=0, bad=0)
     good = before.good + 1
     needed = policy.steady_after if is_flapping(before, look.at, policy) else policy.clears_after
@@ -156,7 +184,7 @@ def is_flapping(alert: Alert, at: datetime, policy: Policy) -> bool:
 
 
 def _to_be_told(before: Alert | None, now: Alert, policy: Policy, look: Look) -> Iterator[Event]:
-    if look.down and now.key.check != REACHABLE:
+    if look.blind and now.key.check != REACHABLE:
         return  # one message for a server that is down: what it hides is told when it can be seen again
     if now.state is State.RESOLVED:
         if before is not None and before.state is State.FIRING and before.told is not None:

@@ -44,7 +44,8 @@ class Policy:
 
     `fires_after` looks in a row that found it, by severity; `clears_after` good ones. A number that is better than its
     limit by less than `hysteresis` (a share of the limit) is no good look. One that fired `flaps` times within
-    `flap_window_s` clears only after `steady_after` good looks. An `unknown` is told after `unknown_after_s`.
+    `flap_window_s` clears only after `steady_after` good looks. An `unknown` is told after `unknown_after_s`. Of a
+    check that was told of, further objects wait for `gather_s`, and are told together: sessions come by the dozen.
     """
 
     fires_after: Mapping[Status, int]
@@ -55,6 +56,7 @@ class Policy:
     flaps: int
     flap_window_s: float
     steady_after: int
+    gather_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Alert:
     summary: str
     remedy: str
     scope: Scope = Scope.DATABASE
+    server: str = ""
     value: float | None = None
     unit: str = ""
     bad: int = 0
@@ -125,6 +128,7 @@ class Alert:
             "summary": self.summary,
             "remedy": self.remedy,
             "scope": str(self.scope),
+            "server": self.server,
             "value": self.value,
             "unit": self.unit,
             "bad": self.bad,
@@ -148,6 +152,7 @@ class Alert:
             summary=kept["summary"],
             remedy=kept["remedy"],
             scope=Scope(kept["scope"]),
+            server=kept["server"],
             value=kept["value"],
             unit=kept["unit"],
             bad=kept["bad"],
@@ -170,7 +175,8 @@ class Look:
 
     `bad` are the findings of warning and above, by (check, object); `unknown` says by check why it could not look;
     `judged` are the checks that could. `whole` is false where only some checks were asked for: what is missing then
-    means nothing. `near` are checks whose number is better than its limit by less than the hysteresis.
+    means nothing. `near` are those, by (check, object), whose number is better than its limit by less than the
+    hysteresis.
     """
 
     database: str
@@ -179,7 +185,7 @@ class Look:
     bad: Mapping[tuple[str, str], Finding]
     unknown: Mapping[str, str]
     judged: frozenset[str]
-    near: frozenset[str] = frozenset()
+    near: frozenset[tuple[str, str]] = frozenset()
     scopes: Mapping[str, Scope] = field(default_factory=dict)
     whole: bool = True
 
@@ -187,6 +193,11 @@ class Look:
     def down(self) -> bool:
         """Whether the server could not be reached: then nothing else is known."""
         return any(check == REACHABLE for check, _ in self.bad)
+
+    @property
+    def blind(self) -> bool:
+        """Whether nothing could be looked at, for that or another reason: the password can't be had, for one."""
+        return self.down or REACHABLE in self.unknown
 
 
 REACHABLE = "server.reachable"

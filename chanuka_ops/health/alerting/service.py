@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from chanuka_ops.health.alerting import grouping, machine
 from chanuka_ops.health.alerting.grouping import Incident
 from chanuka_ops.health.alerting.keeping import AlertKeeper
 from chanuka_ops.health.alerting.model import Alert, Change, Look, Policy, Silence
-from chanuka_ops.health.model import Finding, HealthReport, Limits, Scope, Status
+from chanuka_ops.health.model import Finding, HealthReport, Status
 
+NOT_KNOWN = "the settings no longer name the database"
 _ALERTING = (Status.WARNING, Status.CRITICAL)
 _A_LONG_TIME = timedelta(days=1)  # a window's end isn't told: it's asked again at each look
 
@@ -29,26 +30,41 @@ class Looked:
     server: str
     at: datetime
     whole: bool = True
-    limits: Mapping[str, Limits] | None = None
 
 
-def evaluate(state_dir: Path, looks: Sequence[Looked], monitoring: MonitoringSettings) -> list[Incident]:
+def evaluate(
+    state_dir: Path, looks: Sequence[Looked], monitoring: MonitoringSettings, known: Collection[str] | None = None
+) -> list[Incident]:
     """Take the alerts through these looks, and have what is new told: in the order in which it is delivered.
 
-    State and telling are written together. Errors: `KeepingError`; then nothing has changed.
+    `known` are the databases of the settings: the alerts of others are over. State and telling are written together.
+    Errors: `KeepingError`; then nothing has changed.
     """
-    keeper, policy = AlertKeeper(state_dir), policy_of(monitoring.alerts)
-    changes: list[tuple[str, Change]] = []
-    with keeper.turn() as turn:
+    if not looks:
+        return []
+    policy, now = policy_of(monitoring.alerts), max(looked.at for looked in looks)
+    changes: list[Change] = []
+    with AlertKeeper(state_dir).turn() as turn:
+        before = turn.alerts()
+        after = {database: dict(kept) for database, kept in before.items()}
         for looked in looks:
             look = look_of(looked, policy.hysteresis)
             silences = [*turn.silences(look.at), *windows(monitoring.alerts, look.at)]
-            kept, found = machine.advance(turn.alerts(look.database), look, policy, silences)
-            turn.replace(look.database, kept.values())
-            changes += [(look.server, change) for change in found]
+            kept, found = machine.advance(after.get(look.database, {}), look, policy, silences)
+            after[look.database] = kept
+            changes += found
+        for database in () if known is None else after.keys() - set(known):
+            changes += machine.let_go(after[database].values(), now, NOT_KNOWN)
+            after[database] = {}
+        kept_now = [alert for alerts in after.values() for alert in alerts.values()]
+        changes, moved = grouping.once_a_server(changes, kept_now, policy.remind_s)
+        for key, told_at in moved.items():
+            after[key.database][key] = replace(after[key.database][key], told_at=told_at)
+        for database, alerts in after.items():
+            if alerts != before.get(database, {}):
+                turn.replace(database, alerts.values())
         incidents = grouping.incidents(changes)
-        if looks:
-            turn.tell([document(incident) for incident in incidents], max(looked.at for looked in looks))
+        turn.tell([document(incident) for incident in incidents], now)
     return incidents
 
 
@@ -63,6 +79,7 @@ def policy_of(settings: AlertSettings) -> Policy:
         flaps=settings.flaps,
         flap_window_s=settings.flap_window_s,
         steady_after=settings.steady_after,
+        gather_s=settings.gather_s,
     )
 
 
@@ -90,11 +107,13 @@ def look_of(looked: Looked, hysteresis: float) -> Look:
         for result in report.checks
         if _could_not_look(result.findings) or result.status is Status.UNKNOWN
     }
-    limits = looked.limits or {}
     near = {
-        result.check
+        (finding.check, finding.object or "")
         for result in report.checks
-        if result.value is not None and _is_near(result.value, limits.get(result.check), hysteresis)
+        for finding in result.near
+        if finding.value is not None
+        and finding.threshold is not None
+        and finding.value >= finding.threshold * (1 - hysteresis)
     }
     return Look(
         database=report.database,
@@ -111,10 +130,6 @@ def look_of(looked: Looked, hysteresis: float) -> Look:
 
 def _could_not_look(findings: Iterable[Finding]) -> bool:
     return any(finding.status is Status.UNKNOWN for finding in findings)
-
-
-def _is_near(value: float, limits: Limits | None, hysteresis: float) -> bool:
-    return limits is not None and limits.first is not None and value >= limits.first * (1 - hysteresis)
 
 
 def document(incident: Incident) -> dict[str, Any]:
@@ -139,8 +154,3 @@ def document(incident: Incident) -> dict[str, Any]:
 def silenced(alert: Alert, silences: Collection[Silence], now: datetime) -> Silence | None:
     """Return the silence that keeps an alert from being told, if one does."""
     return next((silence for silence in silences if silence.covers(alert.key, now)), None)
-
-
-def scope_of(check: str) -> Scope:
-    """Return what a check's findings are about."""
-    return next((one.scope for one in registry.CHECKS if one.id == check), Scope.DATABASE)

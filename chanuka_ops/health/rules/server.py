@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chanuka_ops import errors
-from chanuka_ops.health.model import Case, Check, Finding, Limits, Rows, Scope, Status
+from chanuka_ops.health.model import Case, Check, Finding, Limits, Rates, Rows, Scope, Status
 from chanuka_ops.health.rules.releases import AS_OF, RELEASES
+from chanuka_ops.health.sampling.rules import added
 
 # The last minor release comes half a year before nothing more comes: time to plan an upgrade.
 EOL_NOTICE_DAYS = 180
@@ -132,9 +133,9 @@ def checksums_off(rows: Rows, case: Case) -> Iterator[Finding]:
 def hit_ratio(rows: Rows, case: Case) -> Iterator[Finding]:
     """A chart, never an alarm: no limit is right for two databases."""
     for row in rows:
-        total = row["hit"] + row["read"]
-        if total:
-            percent = 100.0 * row["hit"] / total
+        hit, read = added(row, "hit"), added(row, "read")
+        if hit + read:
+            percent = 100.0 * hit / (hit + read)
             yield case.finding(None, f"{percent:.2f} % found in shared buffers", "", value=percent, status=Status.OK)
 
 
@@ -246,5 +247,6 @@ CHECKS = (
         query="cache",
         unit="%",
         limits=Limits(),
+        rates=Rates(("hit", "read")),
     ),
 )

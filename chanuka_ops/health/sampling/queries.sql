@@ -7,11 +7,21 @@ select concat_ws('/', (select system_identifier from pg_control_system()),
                  (select oid from pg_database where datname = current_database()),
                  extract(epoch from pg_postmaster_start_time())::bigint) as incarnation;
 
+-- name: incarnation_without_control
+-- what: the same for a role that may not read the control file: the start of a server is hardly ever another's too
+select concat_ws('/', (select oid from pg_database where datname = current_database()),
+                 extract(epoch from pg_postmaster_start_time())) as incarnation;
+
 -- name: database_counters
 -- what: deadlocks, commits, rollbacks and temporary files of this database
 select datname::text as key, coalesce(stats_reset::text, '') as reset, deadlocks, xact_commit as commits,
        xact_rollback as rollbacks, temp_files, temp_bytes::float8 as temp_bytes,
        coalesce(to_char(stats_reset at time zone 'UTC', 'YYYY-MM-DD HH24\:MI "UTC"'), 'the server was made') as since
+  from pg_stat_database where datname = current_database();
+
+-- name: cache
+-- what: blocks of this database found in shared buffers and blocks asked of the system
+select datname::text as key, coalesce(stats_reset::text, '') as reset, blks_hit as hit, blks_read as read
   from pg_stat_database where datname = current_database();
 
 -- name: checkpoints

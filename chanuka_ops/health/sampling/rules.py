@@ -131,5 +131,5 @@ def usual(rows: Rows, known: Mapping[str, Mapping[str, Any]], now_s: float) -> l
 
 def added(row: Row, counter: str) -> float:
     """Return what was added to a counter since the row before; the whole of it where there is none."""
-    was = row["was"]
+    was = row.get("was")
     return float(row[counter] - was[counter]) if was is not None else float(row[counter])
