@@ -174,8 +174,7 @@ class DatabaseOrchestrator:
     def health(self, only: Collection[str] | None = None, *, reader: str | None = None) -> HealthReport:
         """Check the database's health; a server that is down is a finding, not an error.
 
-        Counters are compared with the last look of the same `reader`, by default of whoever looks by hand: the daemon's
-        are not disturbed by one.
+        Counters are compared with the last look of the same `reader`; by default that is whoever looks by hand.
 
         Errors: `ConfigurationError` for an unknown check; `RefusedError` where health monitoring is switched off.
         """

@@ -69,7 +69,8 @@ def make_dead(manager: ConnectionManager, table: str, rows: int = 1000) -> None:
         f"insert into {table} select n, repeat('x', 200) from generate_series(1, {rows}) n",
         f"update {table} set id = id",
     )
-    wait_for(manager, f"select pg_stat_get_dead_tuples('{table}'::regclass) >= {rows}")
+    literal = pgsql.Literal(table).as_string(None)
+    wait_for(manager, f"select pg_stat_get_dead_tuples({literal}::regclass) >= {rows}")
 
 
 @contextmanager
