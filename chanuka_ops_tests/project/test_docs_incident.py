@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(240)]
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "health-and-alerts.md"
 BLOCK = re.compile(r"^```(?P<kind>toml|sql|console|text)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+OF_THE_SERVER_UNDER_TEST = ("server.minor_behind", "server.version_eol")  # true of it, by the calendar
 HOW_MANY = {"web": 3}
 VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d"), "TIME"),
@@ -70,8 +71,10 @@ class Incident:
     def _command(self, part: str) -> str:
         line, _, status = part.splitlines()[0].partition("  # exit ")
         env = {
-            "DATABASE_URL": url_of(self.database), "ONCALL_URL": self.told.url("json"), "PATH": os.environ["PATH"]
-        }  # fmt: skip
+            "DATABASE_URL": url_of(self.database),
+            "ONCALL_URL": self.told.url("json"),
+            "CHANUKA__OPERATIONS__MONITORING__DISABLED": json.dumps(OF_THE_SERVER_UNDER_TEST),
+        }
         ran = self.here(*shlex.split(line)[1:], env=env, cwd=self.directory)
         assert ran.status == int(status or 0), (line, ran.output)
         said = "".join(f"{words.rstrip()}\n" for words in ran.stdout.splitlines())
