@@ -10,7 +10,7 @@ from rich.text import Text
 
 from chanuka_ops.cli.face import Face
 from chanuka_ops.cli.showing import styled
-from chanuka_ops.health.exporting.model import Seen, listed, shown, subject
+from chanuka_ops.health.exporting.model import Seen, listed, noted, shown, subject
 from chanuka_ops.health.model import Finding, Status
 
 MOST_OF_A_CHECK = 10  # more of the same tell no more; --json and the report have all
@@ -31,6 +31,11 @@ def described(face: Face, seen: Seen) -> None:
     if blind:
         face.out.print(Text("\nunknown: could not be judged, and what would cure it", style="bold"))
         _lines(face, blind)
+    notes = noted(seen.report)
+    if notes:
+        face.out.print(Text("\nnot judged", style="bold"))
+        for reason, checks in notes.items():
+            face.say(f"  {', '.join(checks)}: {shown(reason)}")
     face.say(f"\n{seen.report.status}: {_judged(seen)}, in {seen.report.seconds} s")
 
 

@@ -13,7 +13,7 @@ from chanuka_ops.backup.answers import Freshness
 from chanuka_ops.backup.service import BackupService
 from chanuka_ops.defs.assets import PROVEN, backups_key
 from chanuka_ops.defs.schedules import request
-from chanuka_ops.defs.verdicts import evaluations, statuses
+from chanuka_ops.defs.verdicts import HEARTBEAT, evaluations, statuses
 from chanuka_ops.health.model import Status
 from chanuka_ops.logs import redact
 from chanuka_ops.notify import Notice
@@ -22,7 +22,6 @@ from chanuka_ops.orchestrators.database import EMBEDDED_NAME, known_names
 
 PENDING_BUDGET_S = 35.0  # the daemon gives a sensor a minute
 ALERT_BUDGET_S = 30.0  # and what is found has to be told within it
-HEARTBEAT = timedelta(hours=1)  # an event costs a kilobyte: on a change, and now and then
 BEATS = 8  # databases whose hour is over in one tick: each is some twenty events, of 10 to 15 ms
 
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -10,6 +11,7 @@ from chanuka_ops.health import registry
 from chanuka_ops.health.exporting.model import subject
 from chanuka_ops.health.model import CheckResult, HealthReport, Status, worst
 
+HEARTBEAT = timedelta(hours=1)  # an event costs a kilobyte: on a change, and now and then
 PASSED = frozenset({Status.OK, Status.INFO})  # an unknown is no pass
 
 
@@ -41,6 +43,22 @@ def evaluations(report: HealthReport, only: frozenset[str] | None = None) -> Ite
             severity=dg.AssetCheckSeverity.ERROR if status is Status.CRITICAL else dg.AssetCheckSeverity.WARN,
             metadata=_metadata(status, results),
         )
+
+
+def due(instance: dg.DagsterInstance, report: HealthReport, now: datetime) -> frozenset[str]:
+    """Return the subjects that stand otherwise than Dagster knows, or were noted so long ago that it's time again."""
+    stands = statuses(report)
+    keys = {dg.AssetCheckKey(health_key(report.database), name): name for name in stands}
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    fresh = set()
+    for key, record in latest.items():
+        known = record.evaluation
+        if not isinstance(known, dg.AssetCheckEvaluation) or "status" not in known.metadata:
+            continue  # planned, and never come to a verdict
+        age = now - datetime.fromtimestamp(record.create_timestamp, UTC)
+        if timedelta() <= age < HEARTBEAT and known.metadata["status"].value == stands[keys[key]]:
+            fresh.add(keys[key])
+    return frozenset(stands.keys() - fresh)
 
 
 def _metadata(status: Status, results: list[CheckResult]) -> Mapping[str, dg.MetadataValue]:

@@ -24,6 +24,7 @@ from chanuka_ops.report import service as reports
 from chanuka_ops.report.rules import utc
 
 DEFAULT_DAYS = 7.0
+SWEEP_DAYS = 1.0  # of hundreds of databases
 MOST_PAGES = 50  # of runs, by database: a run each quarter of an hour must not fill the disk
 RESOLVED_FOR = timedelta(days=1)  # what is over is listed for so long
 FULL_FOR = timedelta(days=1)  # of what is older, each hour's worst is kept
@@ -43,11 +44,20 @@ def write(settings: Settings, seen: Sequence[Seen], path: Path, *, days: float =
 
 def write_of_run(settings: Settings, report: HealthReport, run_id: str) -> Path:
     """Write a run's page beside those of the runs before it, of which the newest are kept. Errors: `StoreError`."""
-    name, run = (re.sub(r"[^A-Za-z0-9_.-]", "_", word) for word in (report.database, run_id))
-    directory = settings.state_dir / "reports" / f"health-{name}"
-    path = directory / f"{run}.html"
     seen = Seen(report, datetime.now(UTC), looking.limits(settings, report.database))
-    write(settings, [seen], path)
+    return _write_of_run(settings, [seen], run_id, f"health-{report.database}", DEFAULT_DAYS)
+
+
+def write_of_sweep(settings: Settings, seen: Sequence[Seen], run_id: str) -> Path:
+    """Write the one page of a run that looked at many databases, with a day of history. Errors: `StoreError`."""
+    return _write_of_run(settings, seen, run_id, "health", SWEEP_DAYS)
+
+
+def _write_of_run(settings: Settings, seen: Sequence[Seen], run_id: str, room: str, days: float) -> Path:
+    room, run = (re.sub(r"[^A-Za-z0-9_.-]", "_", word) for word in (room, run_id))
+    directory = settings.state_dir / "reports" / room
+    path = directory / f"{run}.html"
+    write(settings, seen, path, days=days)
     _keep_newest(directory)
     return path
 

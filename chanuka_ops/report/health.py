@@ -91,8 +91,18 @@ def laid(page: HealthPage) -> Laid:
 
 def judged(one: DatabaseHealth) -> str:
     """Say what share of the checks could be judged."""
-    seen = sum(check.status != "unknown" for check in one.checks)
-    return f"{rules.count(seen)} of {rules.count(len(one.checks))} checks could be judged"
+    unseen = sum(check.status == "unknown" for check in one.checks) + sum(map(len, _noted(one).values()))
+    return f"{rules.count(len(one.checks) - unseen)} of {rules.count(len(one.checks))} checks could be judged"
+
+
+def _noted(one: DatabaseHealth) -> dict[str, list[str]]:
+    """Return the checks that looked and could not judge, by the reason: there is no baseline yet, for one."""
+    told = {row.check for row in one.findings}
+    found: dict[str, list[str]] = {}
+    for check in one.checks:
+        if check.reason and check.status == "info" and check.value is None and check.check not in told:
+            found.setdefault(check.reason, []).append(check.check)
+    return found
 
 
 def _gravity(status: str) -> int:
@@ -168,7 +178,12 @@ def _unknown(databases: list[DatabaseHealth]) -> Section:
         if rows
         else ("Nothing: every check could look.",)
     )
-    return Section("unknown", "What is not known", lines, _UNKNOWN, tuple(rows))
+    notes = tuple(
+        f"{f'{one.database}: ' if len(databases) > 1 else ''}not judged: {', '.join(checks)}: {reason}"
+        for one in databases[:MOST_DETAILED]
+        for reason, checks in _noted(one).items()
+    )
+    return Section("unknown", "What is not known", (*lines, *notes), _UNKNOWN, tuple(rows))
 
 
 def _cures(one: DatabaseHealth, check: CheckRow) -> list[str]:

@@ -101,6 +101,15 @@ def test_what_is_unknown_is_listed_with_its_cure(here: Cli, database: DatabaseSe
     assert nagios.stdout.startswith("UNKNOWN - main: 1 unknown: session.long_query ")
 
 
+def test_a_first_look_says_what_it_has_no_baseline_for(here: Cli, env: Mapping[str, str]) -> None:
+    said = here("health", "check", "--only", "lock.deadlocks", "--only", KEY, env=env).stdout
+    assert "not judged\n  lock.deadlocks: no baseline yet" in said
+    assert "critical: 1 of 2 checks judged" in said
+    time.sleep(1.1)  # what is compared with a moment ago tells nothing, and is not judged either
+    said = here("health", "check", "--only", "lock.deadlocks", env=env).stdout
+    assert "ok: 1 of 1 checks judged" in said, "the first look was its baseline"
+
+
 def test_all_databases_in_one_document_and_none_hides_another(here: Cli, fleet: Mapping[str, str]) -> None:
     ran = here("health", "check", "--all-databases", "--json", "--only", KEY, "--only", "server.reachable")
     assert ran.status == 1, ran.output

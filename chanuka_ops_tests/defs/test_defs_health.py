@@ -104,3 +104,44 @@ def test_the_page_of_health_is_attached_to_the_run(
     page = Path(str(made.metadata["report"].value))
     assert page.name == f"{result.run_id}.html"
     assert "What to do, worst first" in page.read_text(encoding="utf-8")
+
+
+def test_a_run_looks_at_every_database_and_notes_what_has_changed(
+    definitions: Definitions, database: DatabaseSettings, instance: dg.DagsterInstance
+) -> None:
+    loaded = definitions(CHANUKA__DATABASES__MAIN__URL=url_of(database), CHANUKA__DATABASES__GONE__URL=NOBODY)
+    job = loaded.resolve_job_def("health_check")
+    wanted = {"ops": {"check_health": {"config": {"every_database": True}}}}
+
+    def noted() -> dict[tuple[str, str], bool]:
+        result = job.execute_in_process(run_config=wanted, instance=instance)
+        assert result.success  # a server that can't be reached is one database's finding
+        made = {one.asset_key for one in result.asset_materializations_for_node("check_health") if one.asset_key}
+        assert made == {health_key("main"), health_key("gone")}
+        return {(one.asset_key.path[-1], one.check_name): one.passed for one in result.get_asset_check_evaluations()}
+
+    first = noted()
+    assert {name for name, _ in first} == {"main", "gone"}
+    assert (first["main", "sequence"], first["gone", "server"], first["gone", "sequence"]) == (True, False, False)
+    plant(database, "create table t(id serial primary key)", "select setval('t_id_seq', 2147000000)")
+    second = noted()
+    assert not second["main", "sequence"]
+    assert not {name for name, _ in second} & {"gone"}  # as before
+
+
+def test_of_many_databases_some_are_noted_at_each_tick(
+    definitions: Definitions, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = url_of(database)
+    definitions(**{f"CHANUKA__DATABASES__{name}__URL": url for name in "ABC"})
+    monkeypatch.setattr(sensors_module, "BEATS", 2)
+    first = tick()
+    second = tick(first.cursor)
+    third = tick(second.cursor)
+
+    def whole(result: dg.SensorResult) -> set[str]:
+        noted = [one for one in result.asset_events if isinstance(one, dg.AssetCheckEvaluation)]
+        return {one.asset_key.path[-1] for one in noted if one.check_name == "sequence"}
+
+    assert [len(whole(first)), len(whole(second)), whole(third)] == [2, 1, set()]
+    assert whole(first) | whole(second) == {"a", "b", "c"}

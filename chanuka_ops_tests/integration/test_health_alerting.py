@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from chanuka_ops.health.alerting.model import Key, Silence, State
 from chanuka_ops.health.alerting.service import Looked
 from chanuka_ops.health.model import CheckResult, Finding, HealthReport, Status
 from chanuka_ops.orchestrators import alerting, looking
+from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 from chanuka_ops.postgres.server import Server
 from chanuka_ops_tests.plugins.hooks import Receive
 from chanuka_ops_tests.plugins.processes import Cli, url_of
@@ -229,45 +231,59 @@ def test_of_a_servers_databases_those_that_are_broken_are_incidents_and_no_other
     assert all("," in name for name in fired(state_dir).keys() - own.keys())
 
 
-@pytest.mark.postgres
-@pytest.mark.parametrize("fleet", [4], indirect=True)
-def test_who_there_is_no_time_for_is_left(fleet: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CHANUKA_CONFIG", str(fleet))
+def test_who_does_not_answer_is_unknown_and_who_there_is_no_time_for_is_left(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick that waits for one database is killed, and then nobody is told of any."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # which accepts, and says nothing
+        for name in "ab":
+            url = f"postgresql://ops@127.0.0.1:{silent.getsockname()[1]}/{name}"
+            monkeypatch.setenv(f"CHANUKA__DATABASES__{name.upper()}__URL", url)
+        monkeypatch.setenv("CHANUKA_STATE_DIR", str(state_dir))
+        began = time.monotonic()
+        [one], left = looking.sweep(config.load(), ["a", "b"], budget_s=0.5, workers=1)
+        assert time.monotonic() - began < 2.5  # the connection's own limit is 3 s
+    assert (one.report.status, one.database, left) == (Status.UNKNOWN, "a", ["b"])
+    assert "was not over after" in str(one.report.checks[0].reason)
+
+
+def test_a_defect_that_one_database_shows_is_its_unknown(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHANUKA_STATE_DIR", str(state_dir))
-    settings = config.load()
-    seen, left = looking.sweep(settings, sorted(settings.databases), budget_s=0.0)
-    assert (seen, left) == ([], sorted(settings.databases))
+    monkeypatch.setenv("DATABASE_URL", "postgresql://ops@127.0.0.1:1/chanuka")
+    monkeypatch.setattr(DatabaseOrchestrator, "health", lambda *_, **__: 1 // 0)
+    [one], _ = looking.sweep(config.load(), ["main"])
+    assert (one.report.status, "ZeroDivisionError" in str(one.report.checks[0].reason)) == (Status.UNKNOWN, True)
 
 
 @pytest.mark.postgres
-def test_from_firing_to_over_by_the_command_line(cli: Cli, database: DatabaseSettings, state_dir: Path) -> None:
+def test_from_firing_to_over_by_the_command_line(here: Cli, database: DatabaseSettings, state_dir: Path) -> None:
     env = {"DATABASE_URL": url_of(database)}
     with ConnectionManager("main", database) as manager, manager.autocommit() as connection:
         connection.execute(text("create table t(id serial primary key)"))
         connection.execute(text("select setval('t_id_seq', 2147000000)"))
-        told = cli("health", "evaluate", "--json", env=env)
+        told = here("health", "evaluate", "--json", env=env)
         assert told.status == 0, told.output
         assert "sequence.exhaustion" in str([one["checks"] for one in told.json["incidents"]])
-        listed = cli("health", "alerts", "--json", env=env).json
+        listed = here("health", "alerts", "--json", env=env).json
         [alert] = [one for one in listed["alerts"] if one["check"] == "sequence.exhaustion"]
         assert (alert["state"], alert["severity"], alert["object"]) == ("firing", "critical", "public.t_id_seq")
         assert listed["undelivered"] == []
         connection.execute(text("drop table t"))
-    cli("health", "evaluate", env=env)
-    over = cli("health", "evaluate", "--json", env=env).json["incidents"]
+    here("health", "evaluate", env=env)
+    over = here("health", "evaluate", "--json", env=env).json["incidents"]
     assert [(one["event"], one["checks"]) for one in over if "sequence.exhaustion" in one["checks"]] == [
         ("resolved", ["sequence.exhaustion"])
     ]
     assert (state_dir / "health.sqlite").is_file()
 
 
-def test_silences_by_the_command_line(cli: Cli) -> None:
-    made = cli("health", "silence", "--check", "lock.*", "--for", "2h", "--reason", "we know", "--json")
+def test_silences_by_the_command_line(here: Cli) -> None:
+    made = here("health", "silence", "--check", "lock.*", "--for", "2h", "--reason", "we know", "--json")
     assert made.status == 0, made.output
-    [kept] = cli("health", "silences", "--json").json["silences"]
+    [kept] = here("health", "silences", "--json").json["silences"]
     assert (kept["check"], kept["reason"]) == ("lock.*", "we know")
-    assert cli("health", "unsilence", str(made.json["id"])).status == 0
-    assert cli("health", "silences", "--json").json["silences"] == []
-    assert cli("health", "unsilence", "99").status == 2
-    assert cli("health", "silence", "--for", "2 fortnights", "--reason", "x").status == 2
-    assert cli("health", "silence", "--for", "2h", "--reason", " ").status == 2
+    assert here("health", "unsilence", str(made.json["id"])).status == 0
+    assert here("health", "silences", "--json").json["silences"] == []
+    assert here("health", "unsilence", "99").status == 2
+    assert here("health", "silence", "--for", "2 fortnights", "--reason", "x").status == 2
+    assert here("health", "silence", "--for", "2h", "--reason", " ").status == 2

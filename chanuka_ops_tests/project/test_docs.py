@@ -59,7 +59,7 @@ def test_make_has_the_target(line: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # sixty programs, on a machine that may be busy
 @pytest.mark.postgres
 def test_the_commands_run_in_order(cli: Cli, database: DatabaseSettings) -> None:
     """As in the documents: on one database, and a state directory of its own; ID is the newest backup's."""

@@ -160,7 +160,8 @@ def test_sessions_that_come_one_after_the_other_are_told_of_together() -> None:
         alerts, changes = machine.advance(alerts, look(".", number, bad=sessions(*range(number + 1))), policy)
         said.append(len(changes))
     assert said == [1, 0, 0, 0, 0, 5, 0, 0]
-    alerts, changes = machine.advance(alerts, look("c", 8, bad=look("c", 8).bad | sessions(*range(8))), policy)
+    both = {**look("c", 8).bad, **sessions(*range(8))}
+    alerts, changes = machine.advance(alerts, look("c", 8, bad=both), policy)
     assert [change.alert.key.check for change in changes] == [CHECK]  # another check waits for nobody
 
 
@@ -280,8 +281,8 @@ def test_an_unknown_is_a_warning_to_who_is_told() -> None:
 
 def of_server(number: int, database: str, event: Event = Event.FIRING, **more: object) -> Change:
     at = START + number * MINUTE
-    change = fires("archive.failing", database, scope=Scope.CLUSTER, told_at=at, **more)
-    return replace(change, event=event)
+    alert = replace(fires("archive.failing", database).alert, scope=Scope.CLUSTER, told_at=at, **more)  # type: ignore[arg-type]
+    return Change(event, alert)
 
 
 def test_what_is_the_whole_servers_is_told_once_though_its_databases_are_looked_at_one_after_the_other() -> None:

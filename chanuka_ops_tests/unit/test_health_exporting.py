@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from chanuka_ops.health.exporting import nagios, prometheus
-from chanuka_ops.health.exporting.model import Seen, listed, shown
+from chanuka_ops.health.exporting.model import Seen, listed, noted, shown
 from chanuka_ops.health.model import CheckResult, Finding, HealthReport, Limits, Status, worst
 
 AT = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
@@ -218,3 +218,12 @@ def test_what_is_listed_stands_worst_first_and_says_of_the_blind_why() -> None:
         (Status.UNKNOWN, "role ops may not look: grant pg_monitor"),
         (Status.WARNING, "it runs out"),
     ]
+
+
+def test_what_has_no_baseline_yet_was_not_judged() -> None:
+    new = CheckResult("lock.deadlocks", Status.INFO, 0.0, reason="no baseline yet")
+    partly = CheckResult("wal.rate", Status.INFO, 0.0, value=1.0, unit="%", reason="one directory is not looked at")
+    one = seen(BLIND, new, partly)
+    assert noted(one.report) == {"no baseline yet": ["lock.deadlocks"]}
+    assert (one.judged, len(one.report.checks)) == (2, 4)
+    assert one.coverage == "2 of 4 checks could be judged"

@@ -104,6 +104,13 @@ def test_what_is_unknown_is_never_green() -> None:
     assert "1 unknown" in laid(replace(PAGE, databases=(blind,))).verdict.headline
 
 
+def test_what_has_no_baseline_yet_is_said_and_not_counted_as_judged() -> None:
+    new = CheckRow("lock.deadlocks", "deadlocks are rare", "info", 0.0, reason="no baseline yet")
+    text = words(replace(PAGE, databases=(replace(MAIN, checks=(*CHECKS, new)),)))
+    assert "main: 1 of 3 checks could be judged" in text
+    assert "not judged: lock.deadlocks: no baseline yet" in text
+
+
 def test_all_well_is_said() -> None:
     well = replace(MAIN, status="ok", findings=(), checks=(replace(CHECKS[0], status="ok"),))
     text = words(replace(PAGE, databases=(well,), alerts=()))

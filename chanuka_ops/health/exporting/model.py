@@ -34,8 +34,9 @@ class Seen:
 
     @property
     def judged(self) -> int:
-        """How many checks could be judged: all but those that are unknown."""
-        return sum(result.status is not Status.UNKNOWN for result in self.report.checks)
+        """How many checks could be judged: all but those that are unknown, or have nothing to compare with yet."""
+        unknown = sum(result.status is Status.UNKNOWN for result in self.report.checks)
+        return len(self.report.checks) - unknown - sum(map(len, noted(self.report).values()))
 
     @property
     def coverage(self) -> str:
@@ -49,6 +50,15 @@ def listed(report: HealthReport) -> list[Finding]:
     told = {finding.check for finding in found if finding.status is Status.UNKNOWN}
     blind = [_blind(result) for result in report.checks if result.status is Status.UNKNOWN and result.check not in told]
     return sorted([*found, *blind], key=lambda finding: -finding.status.rank)
+
+
+def noted(report: HealthReport) -> dict[str, list[str]]:
+    """Return the checks that looked and could not judge, by the reason: there is no baseline yet, for one."""
+    found: dict[str, list[str]] = {}
+    for result in report.checks:
+        if result.reason and result.status is Status.INFO and not result.findings and result.value is None:
+            found.setdefault(result.reason, []).append(result.check)
+    return found
 
 
 def _blind(result: CheckResult) -> Finding:
