@@ -10,12 +10,13 @@ from typing import Any
 
 from chanuka_ops.config import MonitoringSettings
 from chanuka_ops.config.alerts import AlertSettings
+from chanuka_ops.errors import KeepingError
 from chanuka_ops.health import registry
 from chanuka_ops.health.alerting import grouping, machine
 from chanuka_ops.health.alerting.grouping import Incident
 from chanuka_ops.health.alerting.keeping import AlertKeeper
 from chanuka_ops.health.alerting.model import Alert, Change, Look, Policy, Silence
-from chanuka_ops.health.model import Finding, HealthReport, Status
+from chanuka_ops.health.model import Finding, HealthReport, Rows, Status
 
 NOT_KNOWN = "the settings no longer name the database"
 _ALERTING = (Status.WARNING, Status.CRITICAL)
@@ -149,6 +150,18 @@ def document(incident: Incident) -> dict[str, Any]:
         "checks": list(incident.checks),
         "routes": None,
     }
+
+
+def undelivered(state_dir: Path, now: datetime) -> Rows:
+    """Return what waits to be told and was tried, as the check of that takes it."""
+    try:
+        waiting = AlertKeeper(state_dir).undelivered()
+    except KeepingError as error:
+        return [{"unknown": str(error)}]
+    return [
+        {"unknown": None, "tries": one.tries, "age_s": (now - one.made_at).total_seconds(), "problem": one.problem}
+        for one in waiting
+    ]
 
 
 def silenced(alert: Alert, silences: Collection[Silence], now: datetime) -> Silence | None:
