@@ -27,6 +27,7 @@ from chanuka_ops.health.rules import (
     settings,
     statements,
     storage,
+    telling,
     transactions,
     vacuum,
     wal,
@@ -55,6 +56,7 @@ CHECKS: tuple[Check, ...] = (
     *backups.CHECKS,
     *security.CHECKS,
     *own.CHECKS,
+    *telling.CHECKS,
 )
 _BY_ID = {check.id: check for check in CHECKS}
 

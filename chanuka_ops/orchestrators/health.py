@@ -1,4 +1,4 @@
-"""What health checks are handed: what the stores say of backups, and what the last migration left of the schema.
+"""What health checks are handed: of backups, of what the last migration left of the schema, of who wasn't told.
 
 A look at backups may go over a network, one at the schema runs pg_dump. So the daemon's, which come each minute, use
 what was seen some minutes ago; and the schema is looked at when the catalogue has changed, and once a day.
@@ -19,6 +19,7 @@ from chanuka_ops.backup.service import BackupService
 from chanuka_ops.config import BackupSettings, Settings
 from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.health import service
+from chanuka_ops.health.alerting import service as alerting
 from chanuka_ops.health.keeping import BY_HAND, Keeper
 from chanuka_ops.health.model import Row, Rows
 from chanuka_ops.health.sampling.model import Sample
@@ -27,6 +28,8 @@ from chanuka_ops.migrator.drift import Drift
 log = logging.getLogger(__name__)
 
 AGE, DRILL, DRIFT = "backup.proven_age", "backup.drill_failed", "schema.drift"
+UNTOLD = "self.undelivered"
+HANDED = frozenset({AGE, DRILL, DRIFT, UNTOLD})
 BACKUPS_SEEN_FOR = timedelta(minutes=10)
 DRIFT_SEEN_FOR = timedelta(days=1)
 _NONE_RECORDED = "no baseline yet: no migration of this program has recorded the schema here"
@@ -57,10 +60,12 @@ class Handing:
         A server that was not `reached` just now isn't asked again: that would cost another connect timeout.
         """
         off = self.settings.operations.monitoring.of(self.name).disabled
-        wanted = {AGE, DRILL, DRIFT} - off if only is None else {AGE, DRILL, DRIFT} & set(only)
+        wanted = HANDED - off if only is None else HANDED & set(only)
         found: dict[str, Rows] = {}
         if wanted & {AGE, DRILL}:
             found |= self._backups()
+        if UNTOLD in wanted:
+            found[UNTOLD] = alerting.undelivered(self.settings.state_dir, datetime.now(UTC))
         if DRIFT in wanted:
             found[DRIFT] = self._schema() if reached else [_drift(unknown="the server can't be asked")]
         return found

@@ -17,7 +17,7 @@ from chanuka_ops.report.model import (
     Section,
     Series,
 )
-from chanuka_ops.report.plots import Plot, plot, spanning
+from chanuka_ops.report.plots import Plot, Span, plot, spanning
 from chanuka_ops.report.rules import Verdict
 
 MOST_FINDINGS = 60  # open on the page; of the rest, and of what is only information, a folded list
@@ -133,7 +133,9 @@ def _verdict(databases: list[DatabaseHealth], wrong: list[Item]) -> Verdict:
     words += [f"{rules.count(blind)} unknown"] if blind else []
     ill = sum(_gravity(status) < _gravity("info") for status in statuses)
     where = f" on {rules.count(ill)} of {rules.count(len(databases))} databases" if len(databases) > 1 else ""
-    headline = f"{', '.join(words)}{where}" if words else "All is well"
+    unjudged = sum(len(checks) for one in databases for checks in _noted(one).values())
+    well = f"Nothing wrong was found; {rules.count(unjudged)} checks could not judge yet" if unjudged else "All is well"
+    headline = f"{', '.join(words)}{where}" if words else well
     facts = [f"{one.database}: {judged(one)}, in {rules.seconds(one.seconds)}." for one in databases[:MOST_DETAILED]]
     return Verdict(rules.tone(worst), worst, headline, tuple(facts))
 
@@ -210,9 +212,10 @@ def _alert(row: AlertRow) -> Row:
 
 
 def _detail(one: DatabaseHealth, page: HealthPage, number: int) -> Detail:
-    shown, left_out = _chosen(one.history or ())
     looks = {point.at for series in one.history or () for point in series.points if point.at >= page.since}
-    span = spanning(page.since, max([page.generated_at, *looks]), looks, page.full_from)
+    start = min(looks) if len(looks) > 1 else page.since  # a young history has the whole width all the same
+    span = spanning(start, max([page.generated_at, *looks]), looks, page.full_from)
+    shown, left_out = _chosen(one.history or (), span)
     within = [series for series in shown if any(span.start <= point.at for point in series.points)]
     note = one.history_note or ("" if within else "No measurement is kept of this time yet.")
     rows: list[Row] = [
@@ -244,9 +247,15 @@ def _cost(one: DatabaseHealth) -> str:
     return f"{rules.count(len(one.checks))} checks took {total} of queries and judging; most of it: {named}."
 
 
-def _chosen(history: Iterable[Series]) -> tuple[list[Series], int]:
+def _chosen(history: Iterable[Series], span: Span) -> tuple[list[Series], int]:
     """Return what is plotted: the worst first, of one check no more than a few objects; and how many are left out."""
-    ordered = sorted(history, key=lambda s: (_gravity(s.points[-1].status), s.check, -s.points[-1].value))
+
+    def place(series: Series) -> tuple[int, str, float]:
+        last = series.points[-1]
+        gravity = len(_GRAVITY) if span.is_over(series) else _gravity(last.status)
+        return gravity, series.check, -last.value
+
+    ordered = sorted(history, key=place)
     kept: list[Series] = []
     of: dict[str, int] = {}
     for series in ordered:

@@ -47,7 +47,6 @@ class Plot:
     check: str
     object: str | None
     tone: str
-    status: str
     latest: str
     top: str
     lines: tuple[str, ...]
@@ -76,6 +75,10 @@ class Span:
         length = (self.end - self.start).total_seconds()
         share = (at - self.start).total_seconds() / length if length > 0 else 1.0
         return round(min(1.0, max(0.0, share)) * WIDTH, 1)
+
+    def is_over(self, series: Series) -> bool:
+        """Tell whether a number wasn't there any more at the last look: then its newest value is not today's."""
+        return self.order.get(_slot(series.points[-1].at, self.full_from), 0) < len(self.order) - 1
 
     def is_gap(self, before: datetime, after: datetime) -> bool:
         """Tell whether nobody looked in between, or somebody did and this number wasn't there."""
@@ -115,20 +118,20 @@ def plot(series: Series, span: Span) -> Plot:
     lines = tuple(
         " ".join(f"{span.across(point.at)},{height(point.value)}" for point in run) for run in runs if len(run) > 1
     )
-    last = points[-1]
+    last, over = points[-1], span.is_over(series)
+    newest = rules.quantity(last.value, series.unit)
     return Plot(
         title=series.title,
         check=series.check,
         object=series.object,
-        tone=rules.tone(last.status),
-        status=last.status,
-        latest=rules.quantity(last.value, series.unit),
+        tone="over" if over else rules.tone(last.status),
+        latest=f"was {newest}" if over else newest,
         top=rules.quantity(top, series.unit),
         lines=lines,
         dots=tuple(Dot(span.across(p.at), height(p.value), rules.tone(p.status)) for p in _single(runs, last)),
         limits=tuple(Rule(height(value), tone, rules.quantity(value, series.unit)) for value, tone in drawn),
         beyond=", ".join(rules.quantity(value, series.unit) for value in beyond),
-        words=_words(series, values, len(runs)),
+        words=_words(series, values, len(runs), f"at last {newest}" if over else f"now {newest}"),
     )
 
 
@@ -178,10 +181,7 @@ def _single(runs: Iterable[Sequence[Point]], last: Point) -> list[Point]:
     return [found[at] for at in sorted(found)]
 
 
-def _words(series: Series, values: Sequence[float], runs: int) -> str:
+def _words(series: Series, values: Sequence[float], runs: int, newest: str) -> str:
     lowest, highest = (rules.quantity(value, series.unit) for value in (min(values), max(values)))
     gaps = f", with {runs - 1} gap{'' if runs == 2 else 's'}" if runs > 1 else ""  # noqa: PLR2004 - one gap between two
-    return (
-        f"{series.title}: {rules.count(len(values))} measurements from {lowest} to {highest}{gaps},"
-        f" now {rules.quantity(values[-1], series.unit)}"
-    )
+    return f"{series.title}: {rules.count(len(values))} measurements from {lowest} to {highest}{gaps}, {newest}"

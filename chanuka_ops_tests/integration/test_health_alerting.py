@@ -25,7 +25,9 @@ from chanuka_ops.health.alerting import service
 from chanuka_ops.health.alerting.keeping import AlertKeeper
 from chanuka_ops.health.alerting.model import Key, Silence, State
 from chanuka_ops.health.alerting.service import Looked
-from chanuka_ops.health.model import CheckResult, Finding, HealthReport, Status
+from chanuka_ops.health.model import Case, CheckResult, Facts, Finding, HealthReport, Status
+from chanuka_ops.health.rules import telling
+from chanuka_ops.health.rules.telling import TRIES
 from chanuka_ops.orchestrators import alerting, looking
 from chanuka_ops.orchestrators.database import DatabaseOrchestrator
 from chanuka_ops.postgres.server import Server
@@ -169,6 +171,30 @@ def test_what_one_has_taken_to_tell_nobody_else_tells(told_by: config.Settings) 
     assert len(keeper.claim(now + timedelta(seconds=61), 60)) == 1  # it was killed: another tells it
 
 
+@pytest.mark.parametrize(("tries", "status"), [(TRIES - 1, Status.OK), (TRIES, Status.WARNING)])
+def test_who_can_not_be_told_is_a_finding(state_dir: Path, tries: int, status: Status) -> None:
+    service.evaluate(state_dir, [looked()], MONITORING)
+    keeper = AlertKeeper(state_dir)
+    [waiting] = keeper.undelivered()
+    for _ in range(tries):
+        keeper.failed(waiting.id, waiting.document, "hook: no answer within 5 s", NOW)
+    (one,) = telling.CHECKS
+    case = Case(one, one.limits, Facts(NOW, 180000, "main"))
+    (found,) = one.rule(service.undelivered(state_dir, NOW + timedelta(minutes=9)), case)
+    assert (found.check, found.status) == ("self.undelivered", status)
+    assert ("9 minutes" in found.summary) is (status is Status.WARNING)
+    keeper.delivered(waiting.id, NOW)
+    (found,) = one.rule(service.undelivered(state_dir, NOW), case)
+    assert (found.status, found.value) == (Status.OK, 0.0)
+
+
+def test_a_file_that_can_not_be_read_says_not_that_all_were_told(state_dir: Path) -> None:
+    (state_dir / "health.sqlite").mkdir(parents=True)
+    (one,) = telling.CHECKS
+    (found,) = one.rule(service.undelivered(state_dir, NOW), Case(one, one.limits, Facts(NOW, 180000, "main")))
+    assert found.status is Status.UNKNOWN
+
+
 # ------------------------------------------------------------------ a server's databases
 
 
@@ -268,6 +294,8 @@ def test_from_firing_to_over_by_the_command_line(here: Cli, database: DatabaseSe
         [alert] = [one for one in listed["alerts"] if one["check"] == "sequence.exhaustion"]
         assert (alert["state"], alert["severity"], alert["object"]) == ("firing", "critical", "public.t_id_seq")
         assert listed["undelivered"] == []
+        looked_at = here("health", "check", "--only", "self.undelivered", "--json", env=env).json
+        assert [one["status"] for one in looked_at["checks"]] == ["ok"]
         connection.execute(text("drop table t"))
     here("health", "evaluate", env=env)
     over = here("health", "evaluate", "--json", env=env).json["incidents"]

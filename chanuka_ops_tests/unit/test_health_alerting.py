@@ -19,6 +19,7 @@ START = datetime(2026, 11, 28, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 POLICY = Policy(
     fires_after={Status.WARNING: 3, Status.CRITICAL: 1},
+    at_once=frozenset(),
     clears_after=2,
     hysteresis=0.05,
     remind_s=3600,
@@ -99,6 +100,12 @@ def told(looks: str, policy: Policy = POLICY, silences: Sequence[Silence] = ()) 
 )
 def test_what_is_told(looks: str, expected: list[str]) -> None:
     assert told(looks) == expected
+
+
+def test_what_shows_in_one_look_only_is_told_at_once() -> None:
+    policy = replace(POLICY, at_once=frozenset({CHECK}))
+    assert told("w..", policy) == ["firing:warning", "", "resolved:warning"]
+    assert "lock.deadlocks" in service.policy_of(AlertSettings()).at_once
 
 
 def test_a_server_that_is_down_is_all_that_is_told() -> None:

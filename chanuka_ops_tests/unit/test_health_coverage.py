@@ -49,6 +49,7 @@ ELSEWHERE = {
     "self.visibility": "integration/test_health_service.py",
     "self.check_errors": "integration/test_health_service.py",
     "self.cost": "unit/test_health_catalogue.py",
+    "self.undelivered": "integration/test_health_alerting.py",
 }
 
 

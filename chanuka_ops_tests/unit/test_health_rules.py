@@ -633,6 +633,8 @@ _DOWN = {"increment": -1, "start": -1, "minimum": -1000, "maximum": -1}
         (_sequence(**_DOWN, last_value=-950), "critical"),
         (_sequence(**_DOWN, last_value=-5), "ok"),
         (_sequence(minimum=-1000, start=-1000, last_value=0), "ok"),
+        (_sequence(minimum=-1000, start=1, last_value=500), "ok"),
+        (_sequence(start=950, last_value=951), "critical"),  # it began near its end
         (_sequence(readable=False, last_value=None), "unknown"),
     ],
 )

@@ -109,6 +109,8 @@ def test_what_has_no_baseline_yet_is_said_and_not_counted_as_judged() -> None:
     text = words(replace(PAGE, databases=(replace(MAIN, checks=(*CHECKS, new)),)))
     assert "main: 1 of 3 checks could be judged" in text
     assert "not judged: lock.deadlocks: no baseline yet" in text
+    well = replace(MAIN, status="ok", findings=(), checks=(replace(CHECKS[0], status="ok"), new))
+    assert "Nothing wrong was found; 1 checks could not judge yet" in words(replace(PAGE, databases=(well,)))
 
 
 def test_all_well_is_said() -> None:
@@ -214,6 +216,17 @@ def test_any_numbers_fit(values: tuple[float, ...]) -> None:
     heights = [float(y) for line in drawn.lines for y in re.findall(r",([\d.-]+)", line)] + [d.y for d in drawn.dots]
     assert heights
     assert all(0 <= y <= HEIGHT for y in heights)
+
+
+def test_a_number_that_is_gone_is_not_shown_as_todays() -> None:
+    gone = series(80.0, 80.0, object="public.gone", points=points(80.0, 80.0, status="warning"))
+    drawn = plot(gone, span(*LOOKS[:3]))
+    assert (drawn.latest, drawn.tone) == ("was 80%", "over")
+    assert "at last 80%" in drawn.words
+    history = (gone, series(1.0, 1.0, 1.0, check="txn.wraparound"))
+    detail = laid(replace(PAGE, databases=(replace(MAIN, history=history),))).details[0]
+    assert [one.latest for one in detail.plots] == ["1%", "was 80%"], "what is, before what was"
+    assert detail.start == "2026-11-28 10:00:00 UTC"
 
 
 def test_a_peak_of_one_look_among_thousands_is_still_there() -> None:

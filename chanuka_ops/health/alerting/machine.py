@@ -109,7 +109,8 @@ def _bad(before: Alert | None, key: Key, finding: Finding, look: Look, policy: P
     )
     if before is not None and before.state is not State.RESOLVED:
         now = replace(now, told=before.told, told_at=before.told_at)
-    return _fire_if(now, now.bad >= policy.fires_after.get(now.severity, 1), look.at)
+    needed = 1 if key.check in policy.at_once else policy.fires_after.get(now.severity, 1)
+    return _fire_if(now, now.bad >= needed, look.at)
 
 
 def _unseen(before: Alert | None, key: Key, look: Look, policy: Policy) -> Alert | None:

@@ -10,14 +10,17 @@ from typing import Any
 
 from chanuka_ops.config import MonitoringSettings
 from chanuka_ops.config.alerts import AlertSettings
+from chanuka_ops.errors import KeepingError
 from chanuka_ops.health import registry
 from chanuka_ops.health.alerting import grouping, machine
 from chanuka_ops.health.alerting.grouping import Incident
 from chanuka_ops.health.alerting.keeping import AlertKeeper
 from chanuka_ops.health.alerting.model import Alert, Change, Look, Policy, Silence
-from chanuka_ops.health.model import Finding, HealthReport, Status
+from chanuka_ops.health.model import Finding, HealthReport, Rows, Status
 
 NOT_KNOWN = "the settings no longer name the database"
+# What happened since the last look shows in one look only: a second one would never find it again.
+AT_ONCE = frozenset({"lock.deadlocks"})
 _ALERTING = (Status.WARNING, Status.CRITICAL)
 _A_LONG_TIME = timedelta(days=1)  # a window's end isn't told: it's asked again at each look
 
@@ -71,6 +74,7 @@ def evaluate(
 def policy_of(settings: AlertSettings) -> Policy:
     """Return the settings as the machine takes them."""
     return Policy(
+        at_once=AT_ONCE,
         fires_after={Status.WARNING: settings.warning_after, Status.CRITICAL: settings.critical_after},
         clears_after=settings.clear_after,
         hysteresis=settings.hysteresis,
@@ -149,6 +153,18 @@ def document(incident: Incident) -> dict[str, Any]:
         "checks": list(incident.checks),
         "routes": None,
     }
+
+
+def undelivered(state_dir: Path, now: datetime) -> Rows:
+    """Return what waits to be told and was tried, as the check of that takes it."""
+    try:
+        waiting = AlertKeeper(state_dir).undelivered()
+    except KeepingError as error:
+        return [{"unknown": str(error)}]
+    return [
+        {"unknown": None, "tries": one.tries, "age_s": (now - one.made_at).total_seconds(), "problem": one.problem}
+        for one in waiting
+    ]
 
 
 def silenced(alert: Alert, silences: Collection[Silence], now: datetime) -> Silence | None:

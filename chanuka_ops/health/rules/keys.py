@@ -9,6 +9,7 @@ from chanuka_ops.health.model import Case, Check, Finding, Limits, Need, Row, Ro
 # Widening a key of a large table takes weeks to plan and run: hence three quarters, and critical at nine tenths.
 USED_WARNING_PERCENT = 75.0
 USED_CRITICAL_PERCENT = 90.0
+_FAR_ON = 0.6  # of the range: a start at zero, with as much below it as above, is half-way
 _LARGEST = {2: 2**15 - 1, 4: 2**31 - 1, 8: 2**63 - 1}
 
 
@@ -27,7 +28,8 @@ def used_percent(row: Row) -> float:
         widest = _LARGEST[row["width"]]
         end = max(end, -widest - 1) if descending else min(end, widest)
     origin = row["start"]
-    if (origin - start) * (origin - end) > 0:  # a start outside what is left of the range tells nothing
+    # a start outside what is left of the range tells nothing, and one near the end hides how little is left
+    if (origin - start) * (origin - end) > 0 or abs(origin - start) > _FAR_ON * abs(end - start):
         origin = start
     span = abs(end - origin)
     done = (origin - last) if descending else (last - origin)
