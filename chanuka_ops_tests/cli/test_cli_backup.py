@@ -141,6 +141,7 @@ def test_a_copy_that_is_damaged_is_not_proven_and_the_file_is_named(desk: Desk) 
     assert f"{backup_id}: its drill of" in desk("backup", "list").stdout
 
 
+@pytest.mark.slow
 def test_a_backup_without_a_fingerprint_of_its_content_is_not_proven_and_it_says_why(desk: Desk) -> None:
     desk.write('fingerprint = "structure"')
     desk.create()
@@ -228,6 +229,7 @@ def test_with_no_store_within_reach_each_is_named(desk: Desk) -> None:
     assert desk("backup", "expire").status == 3
 
 
+@pytest.mark.slow
 def test_the_newest_is_that_of_the_store_that_is_named(desk: Desk) -> None:
     desk.write(two_stores("near", "far"))
     old = desk.create()
@@ -304,6 +306,7 @@ def test_other_databases_of_the_server_are_backed_up_beside(desk: Desk, sibling:
     assert {entry["database"] for entry in expired["keep"]} == {"main", f"main.{name}"}
 
 
+@pytest.mark.slow
 def test_a_sibling_is_drilled_by_its_name_and_by_its_id(desk: Desk, sibling: DatabaseSettings) -> None:
     name = str(sibling.sqlalchemy_url.database)
     desk.write(f'databases = ["{name}"]')
@@ -344,6 +347,7 @@ def test_one_database_that_fails_keeps_the_others_from_nothing(
 # ------------------------------------------------------------------ on a terminal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 140])
 def test_a_backup_is_one_line_of_the_terminal(desk: Desk, base_environment: dict[str, str], columns: int) -> None:
     desk.write(two_stores("near", "far"))

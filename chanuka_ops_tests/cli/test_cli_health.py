@@ -234,6 +234,7 @@ def scraped(url: str, *, within_s: float = 30) -> str:
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_looks_by_itself_and_ends_on_sigterm(
     here: Cli, env: Mapping[str, str], base_environment: dict[str, str], tmp_path: Path
 ) -> None:

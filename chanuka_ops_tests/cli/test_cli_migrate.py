@@ -90,6 +90,7 @@ def test_resolve_says_what_nobody_else_can_know(desk: Desk, migrations: Migratio
     assert tables(desk) == ["a1", "after_it", "called"]
 
 
+@pytest.mark.slow
 def test_what_is_to_be_done_again_is_done_again(desk: Desk, migrations: Migrations) -> None:
     location = scripts_in(desk.directory / "migrations", a1=A1, b2=CALL)
     migrations.run(desk.database, location, boundary="b2 before:3", kind="client")

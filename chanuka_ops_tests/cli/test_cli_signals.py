@@ -119,6 +119,7 @@ def test_sigkill_leaves_no_backup_no_tool_and_no_session(
     assert here("backup", "list", "--json", env=env).json["backups"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_reader_that_left_is_no_traceback(
     base_environment: dict[str, str], tmp_path: Path, options: list[str]

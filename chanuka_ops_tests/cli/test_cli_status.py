@@ -67,6 +67,7 @@ def test_a_server_that_is_down_is_unknown_and_left_alone(here: Cli) -> None:
     assert "hunter2" not in here("--verbose", "db", "status", env=env).output
 
 
+@pytest.mark.slow
 def test_a_breaker_is_reset_for_all_processes(here: Cli, cli: Cli) -> None:
     env = {"DATABASE_URL": DEAD}
     for _ in range(3):

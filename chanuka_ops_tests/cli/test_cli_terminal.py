@@ -104,6 +104,7 @@ def test_there_is_no_bar_in_a_pipe(env: dict[str, str], tmp_path: Path, forced: 
     assert "r3" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_id_is_in_one_piece_on_a_narrow_terminal_too(env: dict[str, str], tmp_path: Path) -> None:
     backup_id = on_terminal(["backup", "create", "--json"], env, tmp_path).json["backup_id"]
     seen = on_terminal(["backup", "list"], env, tmp_path, out=True).stderr

@@ -159,6 +159,7 @@ def revisions(directory: Path, *, parents: Parents) -> Path:
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parents", "refusal", "problem"),
     [((), errors.ConfigurationError, "no_revisions"), ((None, "r0", "r0"), errors.HeadsConflict, "several_heads")],

@@ -77,6 +77,7 @@ def test_every_number_is_one_that_plots(desk: Desk, loaded: dg.Definitions, inst
     assert (plotted["coverage"], plotted["mismatches"]) == (1.0, 0)
 
 
+@pytest.mark.slow
 def test_a_drill_of_the_copy_in_the_store_that_is_named(
     desk: Desk, loaded: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
@@ -128,6 +129,7 @@ def spare(desk: Desk, server: Server) -> Iterator[str]:
         execute(there, f'drop database "{left}" with (force)')
 
 
+@pytest.mark.slow
 def test_a_restore_into_another_database_of_the_settings(
     desk: Desk, spare: str, loaded: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
@@ -204,6 +206,7 @@ def test_the_night_proves_the_siblings_too_and_fails_for_the_one_that_has_no_bac
 # ------------------------------------------------------------------ exclusion, across both faces
 
 
+@pytest.mark.slow
 def test_a_run_is_refused_while_the_command_line_drills(
     desk: Desk,
     loaded: dg.Definitions,
@@ -340,6 +343,7 @@ def test_a_run_that_failed_is_told_with_its_reason_and_database(
     assert "hunter2" not in request.body.decode()
 
 
+@pytest.mark.slow
 def test_a_failure_that_could_not_be_told_fails_the_tick(
     definitions: Definitions, desk: Desk, instance: dg.DagsterInstance, nobody: int
 ) -> None:

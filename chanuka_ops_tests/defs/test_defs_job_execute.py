@@ -76,6 +76,7 @@ def test_a_database_that_is_down(base_environment: dict[str, str], tmp_path: Pat
     assert "hunter2" not in ran.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_cancelled_in_mid_dump_leaves_nothing(
     env: dict[str, str], database: DatabaseSettings, tmp_path: Path, state_dir: Path, number: signal.Signals

@@ -178,6 +178,7 @@ def test_an_unknown_database_is_told_with_those_that_are_known(
     assert "database 'nosuch' is not configured (configured: main)" in events
 
 
+@pytest.mark.slow
 def test_migrations_land_on_the_schema(
     definitions: Definitions, database: DatabaseSettings, instance: dg.DagsterInstance
 ) -> None:

@@ -195,6 +195,7 @@ def started(service_root: Path) -> bool:
     return bool(list(service_root.glob(".partial/*/dump/*.dat*")))
 
 
+@pytest.mark.slow
 def test_an_alter_table_that_waits_behind_the_dump_holds_it_up_no_longer_than_the_lock_timeout(
     take: Dump, small: DatabaseSettings
 ) -> None:

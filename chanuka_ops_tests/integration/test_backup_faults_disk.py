@@ -209,6 +209,7 @@ def test_a_drill_without_room_for_its_server(site: Site, size: str) -> None:
     assert service.drill(created).proven
 
 
+@pytest.mark.slow
 def test_a_writer_that_runs_out_in_mid_dump(site: Site) -> None:
     service = site.service()
     before = site.create(service)

@@ -155,6 +155,7 @@ def test_expire_while_another_host_dumps(site: Site) -> None:
 # expire and a drill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "boundary"),
     [

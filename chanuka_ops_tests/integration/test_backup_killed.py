@@ -181,6 +181,7 @@ def test_kill_9_leaves_nothing_half_done(
     assert service.verify(created.backup_id).problems == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", [at_the_roles, in_mid_data])
 def test_an_interrupt_cleans_up(

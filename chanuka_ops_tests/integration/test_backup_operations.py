@@ -75,6 +75,7 @@ def test_without_this_machines_lock_it_would(shared: Desk, monkeypatch: pytest.M
         assert shared("backup", "drill").status == 0
 
 
+@pytest.mark.slow
 def test_while_a_drill_runs_elsewhere_nothing_else_begins(shared: Desk, away: Desk) -> None:
     """The lock on the database is what both hosts see."""
     shared.create()
@@ -98,6 +99,7 @@ def test_without_the_databases_lock_it_would(shared: Desk, away: Desk, monkeypat
         assert shared("backup", "drill").status == 0
 
 
+@pytest.mark.slow
 def test_a_drill_while_the_database_dumps_elsewhere(shared: Desk, away: Desk) -> None:
     shared.create()
     with ConnectionManager("main", shared.database) as manager, operation_lock(manager):
@@ -159,6 +161,7 @@ def test_what_is_drilled_elsewhere_does_not_expire(
     assert [entry["backup_id"] for entry in kept] == [new, old], "and now it's the last proven one"
 
 
+@pytest.mark.slow
 def test_what_is_being_taken_elsewhere_does_not_expire(shared: Desk, away: Desk) -> None:
     old, new = shared.create(), shared.create()
     with away.standing("backup", "create", at="dumped") as backup:
@@ -221,6 +224,7 @@ def test_a_backup_and_its_proof_are_told_and_the_proof_is_a_heartbeat(desk: Desk
     assert (beat["database"], beat["backup_id"]) == ("main", backup_id)
 
 
+@pytest.mark.slow
 def test_a_backup_that_is_not_proven_is_told_and_is_no_heartbeat(desk: Desk, ops: Receiver, state_dir: Path) -> None:
     backup_id = desk.create()
     victim = next((state_dir / "backups" / "main" / backup_id / "dump").glob("*.dat*"))

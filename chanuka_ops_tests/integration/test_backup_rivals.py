@@ -68,6 +68,7 @@ def test_a_table_that_is_dropped_meanwhile(service: BackupService, large: Databa
     assert service.verify(service.newest("main")).problems == ()
 
 
+@pytest.mark.slow
 def test_two_backups_of_one_database(service: BackupService, small: DatabaseSettings, cli: Cli) -> None:
     with (
         ConnectionManager("main", small) as holder,

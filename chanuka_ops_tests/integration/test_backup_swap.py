@@ -260,6 +260,7 @@ def test_killed_before_it_was_whole_the_next_run_starts_anew(
     assert len(there.databases()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "boundary", [*(pytest.param(one, marks=pytest.mark.slow) for one in READY if "old" not in one), "swap: old renamed"]
 )

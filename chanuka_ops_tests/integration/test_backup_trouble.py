@@ -41,6 +41,7 @@ def assert_nothing_left(service: BackupService) -> None:
     assert list(local(service).root.glob(".partial/*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @needs_root
 def test_a_full_disk(service: BackupService, large: DatabaseSettings) -> None:
@@ -74,6 +75,7 @@ def test_a_store_that_is_read_only(service: BackupService, small: DatabaseSettin
         create(service, small)
 
 
+@pytest.mark.slow
 def test_a_file_where_the_store_should_be(service: BackupService, small: DatabaseSettings, cli: Cli) -> None:
     local(service).root.write_bytes(b"")
     with pytest.raises(errors.StoreError, match="can't be written"):

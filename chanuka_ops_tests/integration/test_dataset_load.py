@@ -16,7 +16,7 @@ from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.postgres.server import Server
 from chanuka_ops_tests.integration.test_migrator_schema import in_this_process
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]  # a load of the whole data set takes most of it
 
 MB = 1_000_000
 

@@ -102,6 +102,7 @@ def test_a_read_says_read_only_in_its_begin(manager: ConnectionManager) -> None:
     assert "BEGIN" in round_trips(manager, lambda: transaction(manager)), "as the role and the server have it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breaker", [True, False])
 def test_checkouts_leave_nothing_behind_in_memory(manager: ConnectionManager, *, breaker: bool) -> None:
     features = FeatureSettings(circuit_breaker=breaker)

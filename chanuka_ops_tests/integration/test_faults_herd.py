@@ -131,6 +131,7 @@ def test_a_herd_tries_a_dead_server_once_an_open_period_and_is_back_soon(
     assert record_of(dead, state_dir).open_until == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "dead_s", "at_least"), [(4, 2.0, 20), pytest.param(12, 12.0, 200, marks=pytest.mark.slow)]
 )

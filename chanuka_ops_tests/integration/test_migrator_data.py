@@ -72,6 +72,7 @@ def versions(manager: ConnectionManager, database: DatabaseSettings) -> Connecti
     return manager
 
 
+@pytest.mark.slow
 def test_the_backfill_ends_while_rows_come_in(versions: ConnectionManager) -> None:
     stop = threading.Event()
 

@@ -84,6 +84,7 @@ def test_a_plain_head_among_several_is_refused(manager: ConnectionManager, branc
     assert tables(manager) == {"a1", "b2", "b3"}
 
 
+@pytest.mark.slow
 def test_the_sql_of_what_is_pending_makes_the_same(manager: ConnectionManager, branches: Path) -> None:
     subject = migrator(manager, branches)
     subject.up("a1")

@@ -135,6 +135,7 @@ def test_a_finished_one_isnt_repeated_before_its_revision_is_recorded_and_is_aft
     assert ask(table, OLD) == [(ROWS, 2, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_it_ends_with_the_rows_there_were_at_its_start_and_would_follow_the_inserts_otherwise(
     table: ConnectionManager,

@@ -105,6 +105,7 @@ def test_what_nobody_can_know_is_asked_by_its_step(
         in_this_process(database, location).resolve(Resolution("b2", "done", 3))
 
 
+@pytest.mark.slow
 def test_what_a_person_has_run_again_is_run_again(
     database: DatabaseSettings, migrations: Migrations, tmp_path: Path
 ) -> None:

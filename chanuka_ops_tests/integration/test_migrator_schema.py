@@ -113,6 +113,7 @@ def test_a_plan_writes_nothing(manager: ConnectionManager) -> None:
         assert connection.execute(text("select to_regclass('alembic_version')")).scalar_one() is None
 
 
+@pytest.mark.slow
 def test_offline_sql_makes_the_same_schema(database: DatabaseSettings, pg: Binaries, tmp_path: Path) -> None:
     alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
     kept: dict[str, Any] = {"cwd": MIGRATIONS.parent, "capture_output": True, "text": True, "env": dict(os.environ)}

@@ -170,6 +170,7 @@ def test_a_blocker_for_ever_ends_in_a_clean_abort_that_names_it(
     steps.move("up", "head")  # there's no trace of the tries
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_session_and_a_rerun_converges(manager: ConnectionManager, tmp_path: Path) -> None:
     where = scripts_in(
         tmp_path,
@@ -192,6 +193,7 @@ def test_a_killed_process_leaves_no_session_and_a_rerun_converges(manager: Conne
     assert [step.revision for step in migrator(manager, where).up().applied] == ["b2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_when_the_parent_dies_no_process_and_no_session_stay(
     manager: ConnectionManager, database: DatabaseSettings, tmp_path: Path, number: signal.Signals

@@ -98,6 +98,7 @@ def test_a_killed_user_leaves_no_server(pg: Binaries, state_dir: Path) -> None:
         assert scalars(again.settings("postgres"), "select 1") == [1]
 
 
+@pytest.mark.slow
 def test_a_killed_user_leaves_no_scratch_server_and_no_directory(pg: Binaries, state_dir: Path) -> None:
     with user("scratch", state_dir, pg) as only:
         pid, socket_dir = told(only)

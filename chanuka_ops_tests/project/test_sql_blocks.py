@@ -17,6 +17,7 @@ from chanuka_ops.sql.catalog import load
 PREPARABLE = re.compile(r"^\s*(?:--[^\n]*\n\s*)*(select|with|insert|update|delete|values|merge)\b", re.IGNORECASE)
 BIND = re.compile(r"(?<![:\\]):(?P<name>[a-z_]\w*)")
 ROOMS = ("backup", "dataset", "db", "health", "health.sampling", "migrator", "optimisation")
+NEED_THE_SCHEMA = {"dataset", "migrator"}
 
 
 def as_prepared(sql: str) -> str:
@@ -40,7 +41,8 @@ def test_every_room_with_sql_is_looked_at() -> None:
 @pytest.mark.postgres
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_server_understands_each_block(room: str, manager: ConnectionManager, server: Server) -> None:
-    Migrator(manager, MigrationSettings()).up()
+    if room in NEED_THE_SCHEMA:
+        Migrator(manager, MigrationSettings()).up()
     catalog = load(f"chanuka_ops.{room}")
     refused, prepared = {}, 0
     for name in catalog.names():

@@ -42,11 +42,11 @@ class Key:
 class Policy:
     """When an alert fires, clears and is told again.
 
-    It fires after `fires_after` looks in a row that found it, by severity; that of a check `at_once` with the first. It
-    clears after `clears_after` good ones; a number that is better than its limit by less than `hysteresis` (a share of
-    the limit) is no good look. One that fired `flaps` times within `flap_window_s` clears only after `steady_after` good
-    looks. An `unknown` is told after `unknown_after_s`. Of a check that was told of, further objects wait for `gather_s`,
-    and are told together: sessions come by the dozen.
+    It fires after `fires_after` looks in a row that found it, by severity; that of a check `at_once` with the first.
+    It clears after `clears_after` good ones; a number that is better than its limit by less than `hysteresis` (a share
+    of the limit) is no good look. One that fired `flaps` times within `flap_window_s` clears only after `steady_after`
+    good looks. An `unknown` is told after `unknown_after_s`. Of a check that was told of, further objects wait for
+    `gather_s`, and are told together: sessions come by the dozen.
     """
 
     fires_after: Mapping[Status, int]
