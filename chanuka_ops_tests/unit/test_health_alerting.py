@@ -128,6 +128,7 @@ def test_in_a_silence_nothing_is_told_and_after_it_what_fires_still_is() -> None
     silence = Silence(1, "ma*", "index.*", "*", START, START + 3 * MINUTE, "we know")
     assert told("ccccc", silences=[silence]) == ["", "", "", "firing:critical", ""]
     assert told("cc...", silences=[silence]) == [""] * 5
+    assert told("ccc..", silences=[silence]) == [""] * 5  # it's about to be over: nobody need know
     other = replace(silence, check="lock.*")
     assert told("c", silences=[other]) == ["firing:critical"]
 
@@ -220,6 +221,10 @@ def test_what_stays_wrong_is_told_whatever_went_before(before: str, silent: int)
         alerts, _ = machine.advance(alerts, look(what, number), POLICY, silences)
     alert = alerts[Key("main", CHECK, "public.i")]
     assert (alert.state, alert.told is not None) == (State.FIRING, True)
+
+
+def test_what_is_about_to_be_over_is_not_told_again() -> None:
+    assert told("c" * 60 + "..")[59:] == ["", "", "resolved:critical"]
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ What is told is read from the outbox, as a receiver would see it.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -128,6 +129,8 @@ class Alerts(RuleBasedStateMachine):
             self.seen += 1
             for check in document["checks"]:
                 event, fires = document["event"], self.fires.get(check, False)
+                if re.search(rf"^worse: critical {check} ", document["body"], re.MULTILINE):
+                    event = "health.escalated"  # told together with what fires
                 assert fires is (event != "health.firing"), (event, check)
                 self.fires[check] = event != "health.resolved"
 

@@ -63,9 +63,9 @@ class Incident:
         for change in self.changes[:_LISTED]:
             alert = change.alert
             end = f" ({alert.reason})" if alert.reason else ""
-            lines.append(
-                f"{alert.severity} {alert.key.check} since {alert.since:%Y-%m-%d %H:%M} UTC: {alert.summary}{end}"
-            )
+            worse = "worse: " if change.event is Event.ESCALATED and self.event is Event.FIRING else ""
+            since = f"{alert.since:%Y-%m-%d %H:%M} UTC"
+            lines.append(f"{worse}{alert.severity} {alert.key.check} since {since}: {alert.summary}{end}")
             if self.event is not Event.RESOLVED and alert.remedy:
                 lines.append(f"    what to do: {alert.remedy}")
         if len(self.changes) > _LISTED:

@@ -194,10 +194,13 @@ def _to_be_told(before: Alert | None, now: Alert, policy: Policy, look: Look) ->
     if now.state is not State.FIRING:
         return
     if now.told is None:
-        yield Event.FIRING
+        if now.bad:  # else it's about to be over: what nobody was told of needs no end
+            yield Event.FIRING
     elif _GRAVITY.index(now.severity) > _GRAVITY.index(now.told):
         yield Event.ESCALATED
-    elif now.told_at is not None and not 0 <= (look.at - now.told_at).total_seconds() < policy.remind_s:
+    elif (
+        now.told_at is not None and not now.good and not 0 <= (look.at - now.told_at).total_seconds() < policy.remind_s
+    ):
         yield Event.REMINDER  # also where the clock was put back
 
 
