@@ -69,7 +69,7 @@ def evaluate(
     Errors: `KeepingError` where the alerts can't be read
     or written: nothing is told then, so that nothing is told twice; `RefusedError` where health is switched off.
     """
-    seen, left = sweep(_within(settings, budget_s), names, budget_s=budget_s, workers=workers, reader=DAEMON)
+    seen, left = sweep(within(settings, budget_s), names, budget_s=budget_s, workers=workers, reader=DAEMON)
     incidents = service.evaluate(
         settings.state_dir,
         [Looked(one.report, server_of(settings, one.database), one.at) for one in seen],
@@ -79,7 +79,7 @@ def evaluate(
     return Evaluated(tuple(seen), tuple(incidents), tuple(left), untold=deliver(settings))
 
 
-def _within(settings: Settings, budget_s: float | None) -> Settings:
+def within(settings: Settings, budget_s: float | None) -> Settings:
     """Let one look take no more than half of the time: what it can't look at by then is unknown."""
     monitoring = settings.operations.monitoring
     if budget_s is None or monitoring.budget_s <= budget_s / 2:

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from chanuka_ops import config, errors
-from chanuka_ops.config import DatabaseSettings, MonitoringSettings
+from chanuka_ops.config import MonitoringSettings
 from chanuka_ops.config.alerts import AlertSettings
-from chanuka_ops.db.manager import ConnectionManager
 from chanuka_ops.health.alerting import service
 from chanuka_ops.health.alerting.keeping import AlertKeeper
 from chanuka_ops.health.alerting.model import Key, Silence, State
 from chanuka_ops.health.alerting.service import Looked
-from chanuka_ops.health.model import Case, CheckResult, Facts, Finding, HealthReport, Status
+from chanuka_ops.health.judging import result_of
+from chanuka_ops.health.model import Case, Check, CheckResult, Facts, Finding, HealthReport, Limits, Rows, Status
 from chanuka_ops.health.rules import telling
 from chanuka_ops.health.rules.telling import TRIES
-from chanuka_ops.orchestrators import alerting, looking
-from chanuka_ops.orchestrators.database import DatabaseOrchestrator
-from chanuka_ops.postgres.server import Server
+from chanuka_ops.orchestrators import alerting
 from chanuka_ops_tests.plugins.hooks import Receive
-from chanuka_ops_tests.plugins.processes import Cli, url_of
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 MONITORING = MonitoringSettings()
 CHECK = "sequence.exhaustion"
 
 
-def looked(database: str = "main", *, wrong: bool = True, at: datetime = NOW) -> Looked:
-    found = (Finding(CHECK, Status.CRITICAL, "public.s", 99.0, "%", 75.0, "public.s is 99 % used up", "alter it"),)
+def looked(
+    database: str = "main", *, wrong: bool = True, at: datetime = NOW, check: str = CHECK, near: float | None = None
+) -> Looked:
+    found = (Finding(check, Status.CRITICAL, "public.s", 99.0, "%", 75.0, "public.s is 99 % used up", "alter it"),)
     findings = found if wrong else ()
-    result = CheckResult(CHECK, Status.CRITICAL if wrong else Status.OK, 0.0, findings)
+    measured = () if near is None else (Finding(check, Status.OK, "public.s", near, "%", 75.0, "", ""),)
+    result = CheckResult(check, Status.CRITICAL if wrong else Status.OK, 0.0, findings, near=measured)
     report = HealthReport(database, result.status, "18.1", 0.1, findings, (result,))
     return Looked(report, "db:5432", at)
 
@@ -60,6 +58,58 @@ def test_state_outlives_the_process_and_a_telling_is_kept_until_it_is_told(state
     for minute in (2, 3):
         service.evaluate(state_dir, [looked(wrong=False, at=NOW + timedelta(minutes=minute))], MONITORING)
     assert events(state_dir) == ["health.firing", "health.resolved"]
+
+
+def test_what_is_better_than_its_limit_by_a_hair_is_not_over(state_dir: Path) -> None:
+    service.evaluate(state_dir, [looked()], MONITORING)
+    for minute, value in enumerate((74.0, 74.0, 74.0, 70.0, 70.0), start=1):
+        service.evaluate(state_dir, [looked(wrong=False, near=value, at=NOW + minute * MINUTE)], MONITORING)
+        assert len(events(state_dir)) == (1 if minute < 5 else 2)
+
+
+@pytest.mark.parametrize(("value", "is_kept"), [(30.0, False), (74.0, True), (76.0, False)])
+def test_a_measurement_near_its_limit_is_kept(value: float, *, is_kept: bool) -> None:
+    def rule(_: Rows, case: Case) -> Iterator[Finding]:
+        yield case.finding("public.s", "it's so far", "", value=value)
+
+    one = Check("a.check", "a", (Status.WARNING,), rule, "why", limits=Limits(75.0))
+    near = result_of(one, Case(one, one.limits, Facts(NOW, 180000, "main")), (), 0.0).near
+    assert [found.value for found in near] == ([value] if is_kept else [])
+
+
+def test_what_is_the_whole_servers_is_told_once_though_one_database_is_looked_at_after_the_other(
+    state_dir: Path,
+) -> None:
+    check = "archive.failing"
+    for minute, name in enumerate(("a", "b", "a", "b")):
+        service.evaluate(state_dir, [looked(name, check=check, at=NOW + minute * MINUTE)], MONITORING)
+    assert events(state_dir) == ["health.firing"]
+    for minute, name in enumerate(("a", "a", "b", "b"), start=4):
+        assert events(state_dir) == ["health.firing"]
+        service.evaluate(state_dir, [looked(name, check=check, wrong=False, at=NOW + minute * MINUTE)], MONITORING)
+    assert events(state_dir) == ["health.firing", "health.resolved"]
+    service.evaluate(state_dir, [looked(name) for name in "ab"], MONITORING)  # a database's own is each one's own
+    assert events(state_dir)[2:] == ["health.firing"] * 2
+
+
+def test_the_alerts_of_a_database_that_the_settings_no_longer_name_are_over(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHANUKA_STATE_DIR", str(state_dir))
+    monkeypatch.setenv("DATABASE_URL", "postgresql://ops@127.0.0.1:1/chanuka")
+    service.evaluate(state_dir, [looked("ghost")], MONITORING)
+    done = alerting.evaluate(config.load(), ["main"])
+    assert [(str(one.event), one.databases) for one in done.incidents] == [
+        ("firing", ("main",)), ("resolved", ("ghost",)),
+    ]  # fmt: skip
+    assert {alert.key.database for alert in AlertKeeper(state_dir).alerts()} == {"main"}
+
+
+@pytest.mark.parametrize(("budget_s", "expected_s"), [(None, 30.0), (100.0, 30.0), (30.0, 15.0)])
+def test_one_look_takes_no_more_than_half_of_a_tick(
+    told_by: config.Settings, budget_s: float | None, expected_s: float
+) -> None:
+    assert alerting.within(told_by, budget_s).operations.monitoring.budget_s == expected_s
 
 
 def test_two_at_once_tell_it_once(state_dir: Path) -> None:
@@ -144,6 +194,7 @@ def test_an_incident_arrives_and_who_could_not_be_told_is_told_later(
     assert alerting.deliver(told_by) == 0
     assert keeper.undelivered() == []
     assert [len(hook.requests), len(late.requests)] == [1, 2]  # who was told is not told again
+    assert "told late" in json.loads(late.requests[1].body)["title"]
     arrived = json.loads(hook.requests[0].body)
     assert arrived["title"] == f"[critical] main: {CHECK} of public.s"
     assert "what to do: alter it" in arrived["message"]
@@ -193,125 +244,3 @@ def test_a_file_that_can_not_be_read_says_not_that_all_were_told(state_dir: Path
     (one,) = telling.CHECKS
     (found,) = one.rule(service.undelivered(state_dir, NOW), Case(one, one.limits, Facts(NOW, 180000, "main")))
     assert found.status is Status.UNKNOWN
-
-
-# ------------------------------------------------------------------ a server's databases
-
-
-@pytest.fixture
-def fleet(server: Server, tmp_path: Path, state_dir: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """So many databases on one server, three of them broken in their own ways; the settings that name them."""
-    run, number = uuid.uuid4().hex[:6], request.param
-    names = [f"t{n:03}" for n in range(number)]
-    with ConnectionManager("admin", server.settings("postgres")) as admin:
-        with admin.autocommit() as connection:
-            connection.execute(text(f"create database f_{run} template template0"))
-            for name in names:
-                if name != "t001":  # which is missing
-                    connection.execute(text(f"create database f_{run}_{name} template f_{run}"))
-        urls = {name: server.settings(f"f_{run}_{name}") for name in names}
-        with ConnectionManager("t000", urls["t000"]) as broken, broken.autocommit() as connection:
-            connection.execute(text("create table t(id serial primary key)"))
-            connection.execute(text("select setval('t_id_seq', 2147000000)"))
-        lines = [f"[databases.{name}]\nurl = {json.dumps(url_of(found))}\n" for name, found in urls.items()]
-        lines[2] += 'password = { env = "NO_SUCH_VARIABLE" }\n'  # the password of t002 can't even be had
-        path = tmp_path / "chanuka.toml"
-        path.write_text("".join(lines) + "[operations.monitoring.alerts]\nunknown_after = '1ms'\n", encoding="utf-8")
-        yield path
-        with admin.autocommit() as connection:
-            for name in ("", *(f"_{name}" for name in names)):
-                connection.execute(text(f"drop database if exists f_{run}{name} with (force)"))
-
-
-def fired(state_dir: Path) -> dict[str, str]:
-    """What is told to fire, by database: the checks."""
-    told = [one.document for one in AlertKeeper(state_dir).undelivered()]
-    assert {one["event"] for one in told} <= {"health.firing"}
-    return {", ".join(one["databases"]): ", ".join(one["checks"]) for one in told}
-
-
-@pytest.mark.postgres
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("fleet", [6, pytest.param(200, marks=pytest.mark.slow)], indirect=True)
-def test_of_a_servers_databases_those_that_are_broken_are_incidents_and_no_other(
-    fleet: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CHANUKA_CONFIG", str(fleet))
-    monkeypatch.setenv("CHANUKA_STATE_DIR", str(state_dir))
-    settings = config.load()
-    names = sorted(settings.databases)
-    began = time.monotonic()
-    for _ in range(2):  # an unknown fires with its second look
-        seen, left = looking.sweep(settings, names)
-        service.evaluate(
-            state_dir,
-            [Looked(one.report, alerting.server_of(settings, one.database), one.at) for one in seen],
-            settings.operations.monitoring,
-        )
-    took_s = (time.monotonic() - began) / 2
-    print(f"{len(names)} databases in {took_s:.1f} s")  # noqa: T201 - a figure to read
-    assert left == []
-    own = {name: checks for name, checks in fired(state_dir).items() if name in {"t000", "t001", "t002"}}
-    assert own == {"t000": "sequence.exhaustion", "t001": "server.reachable", "t002": "server.reachable"}
-    # what is told besides is the whole server's, once
-    assert all("," in name for name in fired(state_dir).keys() - own.keys())
-
-
-def test_who_does_not_answer_is_unknown_and_who_there_is_no_time_for_is_left(
-    state_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A tick that waits for one database is killed, and then nobody is told of any."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # which accepts, and says nothing
-        for name in "ab":
-            url = f"postgresql://ops@127.0.0.1:{silent.getsockname()[1]}/{name}"
-            monkeypatch.setenv(f"CHANUKA__DATABASES__{name.upper()}__URL", url)
-        monkeypatch.setenv("CHANUKA_STATE_DIR", str(state_dir))
-        began = time.monotonic()
-        [one], left = looking.sweep(config.load(), ["a", "b"], budget_s=0.5, workers=1)
-        assert time.monotonic() - began < 2.5  # the connection's own limit is 3 s
-    assert (one.report.status, one.database, left) == (Status.UNKNOWN, "a", ["b"])
-    assert "was not over after" in str(one.report.checks[0].reason)
-
-
-def test_a_defect_that_one_database_shows_is_its_unknown(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CHANUKA_STATE_DIR", str(state_dir))
-    monkeypatch.setenv("DATABASE_URL", "postgresql://ops@127.0.0.1:1/chanuka")
-    monkeypatch.setattr(DatabaseOrchestrator, "health", lambda *_, **__: 1 // 0)
-    [one], _ = looking.sweep(config.load(), ["main"])
-    assert (one.report.status, "ZeroDivisionError" in str(one.report.checks[0].reason)) == (Status.UNKNOWN, True)
-
-
-@pytest.mark.postgres
-def test_from_firing_to_over_by_the_command_line(here: Cli, database: DatabaseSettings, state_dir: Path) -> None:
-    env = {"DATABASE_URL": url_of(database)}
-    with ConnectionManager("main", database) as manager, manager.autocommit() as connection:
-        connection.execute(text("create table t(id serial primary key)"))
-        connection.execute(text("select setval('t_id_seq', 2147000000)"))
-        told = here("health", "evaluate", "--json", env=env)
-        assert told.status == 0, told.output
-        assert "sequence.exhaustion" in str([one["checks"] for one in told.json["incidents"]])
-        listed = here("health", "alerts", "--json", env=env).json
-        [alert] = [one for one in listed["alerts"] if one["check"] == "sequence.exhaustion"]
-        assert (alert["state"], alert["severity"], alert["object"]) == ("firing", "critical", "public.t_id_seq")
-        assert listed["undelivered"] == []
-        looked_at = here("health", "check", "--only", "self.undelivered", "--json", env=env).json
-        assert [one["status"] for one in looked_at["checks"]] == ["ok"]
-        connection.execute(text("drop table t"))
-    here("health", "evaluate", env=env)
-    over = here("health", "evaluate", "--json", env=env).json["incidents"]
-    assert [(one["event"], one["checks"]) for one in over if "sequence.exhaustion" in one["checks"]] == [
-        ("resolved", ["sequence.exhaustion"])
-    ]
-    assert (state_dir / "health.sqlite").is_file()
-
-
-def test_silences_by_the_command_line(here: Cli) -> None:
-    made = here("health", "silence", "--check", "lock.*", "--for", "2h", "--reason", "we know", "--json")
-    assert made.status == 0, made.output
-    [kept] = here("health", "silences", "--json").json["silences"]
-    assert (kept["check"], kept["reason"]) == ("lock.*", "we know")
-    assert here("health", "unsilence", str(made.json["id"])).status == 0
-    assert here("health", "silences", "--json").json["silences"] == []
-    assert here("health", "unsilence", "99").status == 2
-    assert here("health", "silence", "--for", "2 fortnights", "--reason", "x").status == 2
-    assert here("health", "silence", "--for", "2h", "--reason", " ").status == 2
