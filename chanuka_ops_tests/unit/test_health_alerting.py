@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chanuka_ops.health.alerting import machine
+from chanuka_ops.config.alerts import AlertSettings
+from chanuka_ops.health.alerting import machine, service
 from chanuka_ops.health.alerting.model import REACHABLE, Alert, Event, Key, Look, Policy, Silence, State
 from chanuka_ops.health.model import Finding, Status
 
