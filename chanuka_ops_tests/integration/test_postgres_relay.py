@@ -124,7 +124,7 @@ def test_without_reaching_the_limit_it_costs_little(database: DatabaseSettings) 
             assert connection.execute("select %s::int", (number,)).fetchall() == [(number,)]
         rows = connection.execute("select repeat('x', 1000) from generate_series(1, 20000)").fetchall()
         assert len(rows) == 20_000
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 30
 
 
 def test_much_passes_upwards_at_once(database: DatabaseSettings) -> None:
