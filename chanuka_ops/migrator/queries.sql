@@ -739,6 +739,11 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'm', 'i', 'I', 'v', 'S', 'f')
     and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and n.nspname <> :own_schema;
 
+-- name: trace_alone
+-- what: ends the sessions that idle on the copy: what they read is counted as they end, and not seconds later as a statement's
+select pg_terminate_backend(pid, 10000) from pg_stat_activity
+where datname = current_database() and backend_type = 'client backend' and state = 'idle' and pid <> pg_backend_pid();
+
 -- name: trace_rows
 -- what: rows read so far in this transaction, by table
 select x.relid::bigint, (x.seq_tup_read + coalesce(x.idx_tup_fetch, 0))::bigint

@@ -84,7 +84,7 @@ def test_a_fresh_database_has_nothing_above_info(manager: ConnectionManager) -> 
     assert {found.check for found in alarms} <= OF_THE_TEST_SERVER
     assert not any(registry.find(found.check).scope is Scope.DATABASE for found in alarms)
     assert set(_statuses(report)) == {one.id for one in registry.CHECKS if not one.handed}
-    assert report.seconds < 1.0
+    assert report.seconds < 20  # a bound that a loaded machine keeps; benchmarks/health.py has the figure
 
 
 def test_the_report_is_the_contracts_document(manager: ConnectionManager, server: Server) -> None:

@@ -21,6 +21,7 @@ from chanuka_ops_tests.integration.lint_cases import CASES, SETUP, Case
 from chanuka_ops_tests.integration.lint_oracle import MANY_ROWS
 from chanuka_ops_tests.integration.rehearsal_cases import FAST, MORE, Known
 from chanuka_ops_tests.plugins.backup import execute, scalars
+from chanuka_ops_tests.plugins.postgres import connect
 
 pytestmark = pytest.mark.postgres
 
@@ -130,6 +131,20 @@ def test_what_changes_behind_the_statements_is_told(server: Server, template: st
 
     assert ran.changed_tables == ("loans",)
     assert not ran.passed
+
+
+@pytest.mark.slow
+def test_what_others_read_before_is_no_statements(server: Server, template: str, pg: Binaries) -> None:
+    """An idle session reports what it has read ten seconds later: in the midst of a rehearsal of a large copy."""
+    with copied(server, template) as database, connect(database) as other:
+        other.autocommit = True
+        other.execute("select 1")  # what is read within a second of this one is not reported at once
+        other.execute("select count(*) from books")
+        ran = rehearsed(
+            database, pg, Scripts("-- @tx\nLOCK TABLE books IN ACCESS EXCLUSIVE MODE;\nSELECT pg_sleep(12);")
+        )
+
+    assert [item.scanned_rows_while_blocking for item in ran.statements] == [0, 0]
 
 
 @pytest.mark.slow

@@ -25,8 +25,6 @@ FENCE = re.compile(r"^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.D
 FILES = {"toml": "chanuka.toml", "py": "migrations/versions/0013_token.py"}
 FULL_HASH = re.compile(r"\b[0-9a-f]{64}\b")
 VOLATILE = (
-    # rows that others read just before are counted late on a busy machine; what is really read, other tests measure
-    (re.compile("^(brief-lock-rw|scan-under-blocking-lock): "), "IMPACT: "),
     # outside a transaction locks are looked at from beside, so that a short one may be seen or not
     (re.compile(r'(^up    alter table "public")([^…]*…).*'), r"\1\2"),
     (re.compile(r"main-\d{8}T\d{6}Z-[0-9a-f]{6}"), "BACKUP"),

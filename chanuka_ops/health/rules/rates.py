@@ -164,6 +164,8 @@ def low_hot(rows: Rows, case: Case) -> Iterator[Finding]:
             )
 
 
+_OF_DATABASE = Rates(("deadlocks", "commits", "rollbacks", "temp_files", "temp_bytes"))
+
 CHECKS = (
     Check(
         "lock.deadlocks",
@@ -179,7 +181,7 @@ CHECKS = (
         scope=Scope.SESSION,
         unit="deadlocks",
         limits=Limits(DEADLOCKS),
-        rates=Rates(("deadlocks", "commits", "rollbacks", "temp_files", "temp_bytes")),
+        rates=_OF_DATABASE,
     ),
     Check(
         "txn.rollback_ratio",
@@ -195,7 +197,7 @@ CHECKS = (
         scope=Scope.SESSION,
         unit="%",
         limits=Limits(ROLLBACK_PERCENT),
-        rates=Rates(("deadlocks", "commits", "rollbacks", "temp_files", "temp_bytes")),
+        rates=_OF_DATABASE,
     ),
     Check(
         "query.temp_files",
@@ -210,7 +212,7 @@ CHECKS = (
         scope=Scope.SESSION,
         unit="MB an hour",
         limits=Limits(TEMP_MB_PER_HOUR),
-        rates=Rates(("deadlocks", "commits", "rollbacks", "temp_files", "temp_bytes")),
+        rates=_OF_DATABASE,
     ),
     Check(
         "wal.checkpoints_requested",

@@ -102,6 +102,8 @@ class Rehearsal:
 
     def _ladder(self, go: Callable[[str], tuple[str, ...]], *, down: bool) -> Ran:
         with self._manager.read() as connection:
+            if self._major >= _LIVE_COUNTERS_SINCE:  # who has compared the copy idles on it, with counters to report
+                connection.execute(text(catalog.load(looking.PACKAGE).sql("trace_alone")))
             self._existing = looking.relations(
                 engines.driver_connection(connection), self._major, self._settings.journal_schema
             )
