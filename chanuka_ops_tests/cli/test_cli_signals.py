@@ -70,6 +70,7 @@ def test_a_signal_in_mid_dump_stops_everything(
     assert gone(stuck_dump[0], state_dir)
 
 
+@pytest.mark.slow
 def test_with_json_an_interruption_is_a_document_too(
     stuck_dump: tuple[DatabaseSettings, dict[str, str]], tmp_path: Path, state_dir: Path
 ) -> None:

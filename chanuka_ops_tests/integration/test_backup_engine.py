@@ -77,6 +77,7 @@ def failing_after(seconds: float, monkeypatch: pytest.MonkeyPatch, failure: Exce
 # ---- one fails, the other ends ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_fingerprint_that_fails_stops_pg_dump_at_once(
     take: Dump, large: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def test_two_databases_of_one_host(site: Site) -> None:
 # a backup and a drill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["the same host", pytest.param("another host", marks=pytest.mark.slow)])
 def test_a_backup_and_a_drill(site: Site, host: str) -> None:
     created = site.create()

@@ -76,6 +76,7 @@ FAILING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [name if name == "a file" else slow(name) for name in FAILING])
 def test_the_bucket_fails_and_the_local_store_has_its_backup(beside: Site, s3: Bucket, what: str) -> None:
     before = beside.create()

@@ -94,6 +94,7 @@ def test_two_backups_that_really_run_at_once(service: BackupService, large: Data
     assert len(service.catalogue("main")) == 1
 
 
+@pytest.mark.slow
 def test_backups_of_two_databases_in_one_store(
     service: BackupService, large: DatabaseSettings, small: DatabaseSettings
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
         Linter(TODAY).revisions(where, None)
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_with_a_database_the_pending_revisions_are_meant(
     manager: ConnectionManager, database: DatabaseSettings, tmp_path: Path, state_dir: Path

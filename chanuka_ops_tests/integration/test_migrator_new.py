@@ -132,6 +132,7 @@ def test_a_foreign_key_runs_up_and_down_and_up_again(
     assert indexes(manager, "t") == {"t_title_idx": True}
 
 
+@pytest.mark.slow
 def test_as_a_person_runs_it_and_what_the_lint_says_of_it(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

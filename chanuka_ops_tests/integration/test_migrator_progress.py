@@ -37,6 +37,7 @@ def rows(manager: ConnectionManager) -> None:
         connection.execute(text("alter table rows set (parallel_workers = 0)"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("rows")
 def test_the_server_tells_of_an_index_and_it_reaches_who_watches(manager: ConnectionManager, tmp_path: Path) -> None:
     told: list[Progress] = []

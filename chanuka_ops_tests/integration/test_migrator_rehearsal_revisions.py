@@ -40,6 +40,7 @@ def undone_by(where: Path, revision: str, sql: str) -> None:
     path.write_text(path.read_text().replace("op.execute('select 1')", sql))
 
 
+@pytest.mark.slow
 def test_the_short_locks_of_operations_are_seen_on_few_rows(
     manager: ConnectionManager, database: DatabaseSettings, pg: Binaries, tmp_path: Path
 ) -> None:
