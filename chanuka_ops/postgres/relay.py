@@ -203,9 +203,9 @@ class _Relay:
         """Take no more connections, and end those there are."""
         self._waker.close()
         self._thread.join()
-        self._throttle.release()
         for wire in self._wires:
             wire.end()
+        self._throttle.release()  # only now: what was held back must not arrive at the end as if there were no limit
         deadline = time.monotonic() + self._to.connect_s + _END_S  # one may be connecting still
         for wire in self._wires:
             wire.thread.join(max(0.0, deadline - time.monotonic()))

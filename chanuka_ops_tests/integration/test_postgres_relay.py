@@ -239,8 +239,8 @@ def test_a_client_that_hangs_up_while_nothing_flows_leaves_no_session(database: 
 
 
 def test_the_end_of_the_block_ends_every_connection(database: DatabaseSettings) -> None:
-    """Also one that would wait for the limit for minutes."""
-    with relay.limited(database, bytes_per_s=4) as through:
+    """Also one that would wait for the limit for half a minute."""
+    with relay.limited(database, bytes_per_s=20) as through:
         connecting = threading.Thread(target=_fail_to_connect, args=(through,))
         connecting.start()
         assert wait_until(lambda: bool(sessions(database)), timeout_s=SOON_S)
